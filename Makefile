@@ -1,0 +1,30 @@
+# Every target does its own set-up on a fresh Debian machine, as root or as a user with sudo.
+# rustup puts cargo here for users who have it only since `make setup`.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+
+.PHONY: help setup build run test lint fmt
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: ## Install a C compiler, PostgreSQL's programs and Rust, where they are missing
+	@./scripts/setup.sh
+
+build: setup ## Build the optimised binary, target/release/eventloader
+	$(CARGO) build --release --locked
+
+run: setup ## Run examples/quickstart.toml on the embedded PostgreSQL; Ctrl-C stops
+	$(CARGO) build --locked --bin eventloader --example event_server
+	@./scripts/quickstart.sh
+
+test: setup ## Run all tests, on a private PostgreSQL that they start and stop themselves
+	$(CARGO) test --locked
+
+lint: setup ## Check format, lints and docs
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+fmt: ## Format the code
+	$(CARGO) fmt

@@ -1,0 +1,74 @@
+-- Sources become known to the database, and are shown.
+
+-- Makes the rows of sources that have none; what exists stays as it is. Answers the names whose stream belongs to an
+-- application. The caller sorts the names.
+create function eventloader.register_sources(p_names text[], p_types text[], p_start_after bigint[])
+returns setof text
+language plpgsql as $$
+begin
+    insert into eventloader.source (source_name, type)
+    select * from unnest(p_names, p_types)
+    on conflict (source_name) do update set type = excluded.type
+    where eventloader.source.type <> excluded.type;
+    insert into eventloader.source_lease (source_name)
+    select * from unnest(p_names)
+    on conflict do nothing;
+    insert into eventloader.source_rate_limit (source_name)
+    select * from unnest(p_names)
+    on conflict do nothing;
+    insert into eventloader.source_cursor (source_name, last_requested_id, last_stored_id)
+    select n, s, s from unnest(p_names, p_start_after) as r (n, s)
+    on conflict do nothing;
+    insert into eventloader.stream (stream, version, owner)
+    select n, 0, 'source' from unnest(p_names) n
+    on conflict do nothing;
+    return query
+        select h.stream from eventloader.stream h
+        where h.stream = any (p_names) and h.owner <> 'source';
+end $$;
+
+-- What operators see of each source, with the command that frees it.
+create view eventloader.source_status as
+select
+    s.source_name,
+    s.type,
+    case
+        when s.paused_at is not null then 'paused'
+        when held.id is not null and not coalesce(in_flight.yes, false) then 'held'
+        when s.health <> 'ok' then s.health
+        else 'ok'
+    end as state,
+    case
+        when s.paused_at is not null then coalesce(s.pause_reason, 'paused by ' || s.paused_by)
+        when held.status = 'reserved' and not coalesce(in_flight.yes, false)
+            then format('request %s is unanswered and instance %s is silent', held.id, held.owner)
+        when held.status in ('failed', 'orphaned') then held.error
+        else s.health_reason
+    end as reason,
+    case
+        when s.paused_at is not null then 'eventloader sources resume ' || s.source_name
+        when held.status in ('failed', 'orphaned') then 'eventloader requests retry ' || held.id
+    end as remedy,
+    c.last_requested_id,
+    c.last_stored_id,
+    case when l.expires_at > clock_timestamp() then l.owner end as lease_owner,
+    l.expires_at as lease_expires_at,
+    r.last_request_at,
+    case when r.not_before > clock_timestamp() then r.not_before end as not_before,
+    held.id as held_request_id,
+    held.status as held_status,
+    (select count(*) from eventloader.event_inbox i
+     where i.source_name = s.source_name and i.event_id > c.last_stored_id and i.attempts > 0) as failing_inbox_count,
+    (select count(*) from eventloader.dead_letter d
+     where d.origin = s.source_name and d.replayed_at is null) as dead_letter_count
+from eventloader.source s
+join eventloader.source_lease l using (source_name)
+join eventloader.source_rate_limit r using (source_name)
+join eventloader.source_cursor c using (source_name)
+left join eventloader.event_request_log held
+    on held.source_name = s.source_name
+    and held.after_id = c.last_requested_id
+    and held.status in ('reserved', 'inbox_only', 'failed', 'orphaned')
+left join lateral (
+    select held.status = 'inbox_only' or (held.status = 'reserved' and l.expires_at > clock_timestamp()) as yes
+) in_flight on true;

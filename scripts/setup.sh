@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what building and testing need and this Debian machine lacks: a C compiler, PostgreSQL's programs, Rust.
+# As root, or as a user with sudo. Does nothing where all is there.
+set -euo pipefail
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+has_postgres() {
+    command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
+
+# The Rust that Cargo.toml asks for, or a later one.
+has_rust() {
+    command -v cargo >/dev/null || return 1
+    local have want
+    have=$(cargo --version | awk '{print $2}')
+    want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+    [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ]
+}
+
+packages=()
+command -v cc >/dev/null || packages+=(gcc libc6-dev)
+command -v make >/dev/null || packages+=(make)
+if ! has_postgres; then
+    packages+=(postgresql)
+    # Debian would start a server of its own on port 5432; nobody needs it here.
+    as_root mkdir -p /etc/postgresql-common
+    [ -e /etc/postgresql-common/createcluster.conf ] ||
+        echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+fi
+has_rust || packages+=(curl ca-certificates)
+if [ ${#packages[@]} -gt 0 ]; then
+    echo "installing ${packages[*]}" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+if ! has_rust; then
+    echo "installing Rust with rustup, for this user" >&2
+    if command -v rustup >/dev/null; then
+        rustup toolchain install stable --profile minimal --component clippy,rustfmt
+    else
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+            sh -s -- -y --profile minimal --component clippy --component rustfmt
+    fi
+fi

@@ -1,0 +1,302 @@
+//! Builds the parts of `eventloader run` and owns the order in which they start and stop. No decisions of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
+use crate::database::{self, Database, DatabaseError};
+use crate::loader::{Counters, LoadedSource, Loader, SourceSettings, Stop};
+use crate::mapping::Mapping;
+use crate::retry_worker::RetryWorker;
+use crate::shutdown;
+use crate::source::EventSource;
+use crate::sources::file::{FileOptions, FileSource};
+use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
+use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
+use crate::store::StoreError;
+use crate::store::source::{self, Registration};
+use crate::telemetry::chain;
+
+/// Names of sources with new inbox rows that may wait; more than that, and the retry worker's own look finds them.
+const HINT_CAPACITY: usize = 1024;
+
+/// A net below the sources' own deadlines, for those that have none.
+const SOURCE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What `eventloader run` runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Pulls the sources into the inbox.
+    Loader,
+    /// Moves the inbox to `events`.
+    RetryWorker,
+}
+
+/// Why `eventloader run` ended, or did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A source cannot be set up.
+    #[error("source {source_name} cannot be set up")]
+    Source {
+        /// Which.
+        source_name: String,
+        /// Why.
+        #[source]
+        cause: HttpSourceError,
+    },
+    /// A source has the name of a stream that an application writes.
+    #[error(
+        "source {0} cannot be loaded: the stream of that name belongs to an application; rename the source"
+    )]
+    StreamTaken(String),
+    /// A statement failed during the start.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Signals cannot be waited for.
+    #[error("failed to wait for signals")]
+    Signals(#[source] std::io::Error),
+    /// A part ended that never should.
+    #[error("the {0} ended unexpectedly")]
+    PartEnded(&'static str),
+    /// The second signal came.
+    #[error("stopped at once by a second signal; open requests will show as orphaned")]
+    SecondSignal,
+}
+
+/// Runs until a signal.
+///
+/// Start: database, schema, sources, retry worker, loader. Stop: no new reservations; requests in flight are finished, or
+/// given up after [`shutdown::DRAIN`]; the retry worker ends between batches; connections close; the embedded server
+/// stops last.
+///
+/// # Errors
+///
+/// See [`AppError`].
+pub async fn run(config: &Config, process: &ProcessConfig, roles: &[Role]) -> Result<(), AppError> {
+    let database = Database::open(config, process).await?;
+    let outcome = run_on(&database, config, roles).await;
+    database.close().await?;
+    outcome
+}
+
+async fn run_on(database: &Database, config: &Config, roles: &[Role]) -> Result<(), AppError> {
+    let migrated = database.migrate().await.map_err(DatabaseError::from)?;
+    tracing::info!(
+        version = migrated.version,
+        applied_count = migrated.applied_count,
+        "schema is up to date"
+    );
+    let sources = load_sources(config)?;
+    register(&database.pool, config).await?;
+    let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
+    let stop = Stop::default();
+    let counters = Arc::new(Counters::default());
+    let worker = retry_worker(&database.pool, config).await?;
+    let moved = Arc::clone(&worker.moved);
+    let owner = owner();
+    tracing::info!(owner, source_count = sources.len(), ?roles, "eventloader is running");
+    let loader = Loader {
+        pool: database.pool.clone(),
+        owner,
+        sources,
+        concurrency: config.loader.concurrency,
+        deposited,
+        counters: Arc::clone(&counters),
+    };
+
+    let worker_stop = tokio_util::sync::CancellationToken::new();
+    let has = |role: Role| roles.is_empty() || roles.contains(&role);
+    let worker_task = has(Role::RetryWorker).then(|| spawn(worker.run(hints, worker_stop.clone())));
+    let loader_task = has(Role::Loader).then(|| spawn(loader.run(stop.clone())));
+    let _summary = spawn(summarise(counters, moved));
+
+    let parts = async {
+        join("loader", loader_task, &stop.intake).await?;
+        worker_stop.cancel();
+        join("retry worker", worker_task, &stop.intake).await
+    };
+    tokio::select! {
+        outcome = parts => outcome?,
+        signalled = shutdown::on_signals(stop.clone()) => {
+            signalled.map_err(AppError::Signals)?;
+            return Err(AppError::SecondSignal);
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the composition root starts the parts")]
+fn spawn<T: Send + 'static>(
+    part: impl Future<Output = T> + Send + 'static,
+) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(part))
+}
+
+/// Waits for a part to end; one that ends before it was asked to is an error. Without the part: waits for the stop.
+async fn join(
+    name: &'static str,
+    part: Option<AbortOnDropHandle<()>>,
+    stop: &tokio_util::sync::CancellationToken,
+) -> Result<(), AppError> {
+    let Some(part) = part else {
+        stop.cancelled().await;
+        return Ok(());
+    };
+    match part.await {
+        Ok(()) if stop.is_cancelled() => Ok(()),
+        Ok(()) => Err(AppError::PartEnded(name)),
+        Err(error) => {
+            tracing::error!(part = name, error = chain(&error), "part panicked");
+            Err(AppError::PartEnded(name))
+        }
+    }
+}
+
+/// The retry worker that the configuration asks for.
+///
+/// # Errors
+///
+/// The database of `[storage]` cannot be opened.
+pub async fn retry_worker(pool: &PgPool, config: &Config) -> Result<RetryWorker, AppError> {
+    let storage: Arc<dyn EventStorage> = match &config.storage.url {
+        None => Arc::new(SameDatabase { pool: pool.clone() }),
+        Some(url) => Arc::new(OtherDatabase {
+            inbox: pool.clone(),
+            events: database::open_storage(url, config.database.max_connections).await?,
+        }),
+    };
+    Ok(RetryWorker {
+        pool: pool.clone(),
+        storage,
+        batch_size: config.retry_worker.batch_size,
+        max_attempts: config.retry_worker.max_attempts,
+        moved: Arc::new(AtomicU64::new(0)),
+    })
+}
+
+async fn register(pool: &PgPool, config: &Config) -> Result<(), AppError> {
+    let registrations: Vec<Registration> = config
+        .sources
+        .iter()
+        .map(|source| Registration {
+            source_name: source.name.as_str().to_owned(),
+            source_type: source.kind.type_name().to_owned(),
+            start_after: source.loading.start_after,
+        })
+        .collect();
+    match source::register(pool, &registrations).await?.pop() {
+        Some(taken) => Err(AppError::StreamTaken(taken)),
+        None => Ok(()),
+    }
+}
+
+fn load_sources(config: &Config) -> Result<Vec<LoadedSource>, AppError> {
+    config.sources.iter().map(load_source).collect()
+}
+
+fn load_source(config: &SourceConfig) -> Result<LoadedSource, AppError> {
+    let source_name = config.name.as_str().to_owned();
+    let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
+        SourceKind::Http(http) => {
+            let options = HttpOptions {
+                url: http.url.clone(),
+                headers: http.headers.clone(),
+                mapping: Mapping {
+                    items: http.items.clone(),
+                    id: http.id.clone(),
+                    event_type: http.event_type.clone(),
+                    occurred_at: http.occurred_at.clone(),
+                    message_id: http.message_id.clone(),
+                    payload: http.payload.clone(),
+                    max_event_bytes: http.max_event_bytes,
+                },
+                timeout: http.timeout,
+                max_page_bytes: http.max_page_bytes,
+            };
+            let source = HttpSource::new(options)
+                .map_err(|cause| AppError::Source { source_name: source_name.clone(), cause })?;
+            (Arc::new(source), http.timeout + Duration::from_secs(1))
+        }
+        SourceKind::File(file) => {
+            let options = FileOptions {
+                path: file.path.clone(),
+                mapping: Mapping {
+                    id: file.id.clone(),
+                    event_type: file.event_type.clone(),
+                    occurred_at: file.occurred_at.clone(),
+                    message_id: file.message_id.clone(),
+                    payload: file.payload.clone(),
+                    max_event_bytes: file.max_event_bytes,
+                    ..Mapping::default()
+                },
+                max_page_bytes: file.max_page_bytes,
+            };
+            (Arc::new(FileSource::new(options)), SOURCE_DEADLINE)
+        }
+    };
+    let loading = &config.loading;
+    let settings = SourceSettings {
+        batch_size: loading.batch_size,
+        min_interval: loading.min_interval,
+        lease_ttl: loading.lease_ttl,
+        max_idle: loading.max_idle,
+        on_failure: loading.on_failure,
+        deadline,
+    };
+    Ok(LoadedSource { source_name, source, settings })
+}
+
+/// Names this process unlike any other that ever ran.
+fn owner() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "host",
+        name => name,
+    };
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    format!("{host}:{}:{}", std::process::id(), &unique[..12])
+}
+
+/// Says once a second what was done, as long as something was.
+async fn summarise(counters: Arc<Counters>, moved: Arc<AtomicU64>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let read = || {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            count(&counters.requests),
+            count(&counters.failures),
+            count(&counters.fetched),
+            count(&counters.refused),
+            count(&moved),
+        ]
+    };
+    let mut before = read();
+    loop {
+        tick.tick().await;
+        let now = read();
+        if now != before {
+            let [requests, failures, fetched, refused, stored] =
+                std::array::from_fn(|i| now[i] - before[i]);
+            tracing::info!(
+                requests,
+                failures,
+                fetched,
+                refused,
+                stored,
+                stored_total = now[4],
+                "in the last second"
+            );
+        }
+        before = now;
+    }
+}

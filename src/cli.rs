@@ -1,0 +1,244 @@
+//! The command line: one file per command. Says what was done on standard output, what went wrong on standard error.
+
+mod dead_letters;
+mod migrate;
+mod output;
+mod requests;
+mod retry_worker;
+mod run;
+mod sources;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
+
+use crate::app::AppError;
+use crate::config::{Config, ConfigError, Environment, LoadRequest, ProcessConfig};
+use crate::database::{Database, DatabaseError};
+use crate::postgres::migrate::SchemaError;
+use crate::store::{Actor, StoreError};
+use crate::telemetry::{self, LogFormat, chain};
+use output::Output;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 69 database unavailable at start; \
+                          78 bad configuration.";
+
+/// Pulls every event out of many sources, once, into PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "eventloader", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Configuration file [default: ./eventloader.toml, then /etc/eventloader/eventloader.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// PostgreSQL to use, before [database] url and `DATABASE_URL`; none at all: the embedded one
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<SecretString>,
+    /// Never start the embedded PostgreSQL: a missing database URL is an error
+    #[arg(long, global = true)]
+    no_embedded: bool,
+    /// How log lines look [default: text on a terminal, else json]
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
+    /// error, warn, info, debug, trace, or a filter such as info,sqlx=debug
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the loader and the retry worker until a signal
+    Run(run::Run),
+    /// Move events from the inbox to the event log
+    RetryWorker(retry_worker::RetryWorker),
+    /// Bring the database schema up to date
+    Migrate(migrate::Migrate),
+    /// Show the state of every source, and what to do about it
+    Status(status::Status),
+    /// List, pause, resume and seek sources
+    #[command(subcommand)]
+    Sources(sources::Sources),
+    /// The request log: list, show, retry and skip requests
+    #[command(subcommand)]
+    Requests(requests::Requests),
+    /// What was refused: list, show, replay and discard
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+}
+
+/// Why a command failed, as an exit code and a message.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self { code: 1, message: message.into(), hint: None }
+    }
+
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, message: message.into(), hint: None }
+    }
+
+    fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+const CONFIGURATION: u8 = 78;
+const UNAVAILABLE: u8 = 69;
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self { code: CONFIGURATION, message: error.to_string(), hint: None }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { code: 1, message: chain(&error), hint: error.hint().map(str::to_owned) }
+    }
+}
+
+impl From<SchemaError> for Failure {
+    fn from(error: SchemaError) -> Self {
+        let code = if matches!(error, SchemaError::Unreadable(_)) { UNAVAILABLE } else { 1 };
+        Self { code, message: chain(&error), hint: None }
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Schema(error) => error.into(),
+            DatabaseError::NotConfigured | DatabaseError::Url => {
+                Self { code: CONFIGURATION, message: error.to_string(), hint: None }
+            }
+            DatabaseError::Embedded(error) => {
+                Self { code: error.exit_code(), message: chain(&error), hint: None }
+            }
+            DatabaseError::Unavailable { at, cause } => {
+                let failed = StoreError { operation: "connect", cause };
+                let hint = failed.hint().map(str::to_owned);
+                let cause = chain(&failed.cause);
+                Self {
+                    code: UNAVAILABLE,
+                    message: format!("cannot connect to the database at {at}: {cause}"),
+                    hint,
+                }
+            }
+        }
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::Database(error) => error.into(),
+            AppError::Store(error) => error.into(),
+            AppError::Source { .. } | AppError::StreamTaken(_) => {
+                Self { code: CONFIGURATION, message: chain(&error), hint: None }
+            }
+            AppError::Signals(_) | AppError::PartEnded(_) | AppError::SecondSignal => {
+                Self::new(chain(&error))
+            }
+        }
+    }
+}
+
+/// What every command is given.
+struct Context {
+    config: Config,
+    process: ProcessConfig,
+    output: Output,
+}
+
+impl Context {
+    /// Opens the database with an up-to-date schema.
+    async fn open(&self) -> Result<Database, Failure> {
+        let database = Database::open(&self.config, &self.process).await?;
+        database.migrate().await?;
+        Ok(database)
+    }
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output, which may be closed; there is nobody to tell then.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure.message, failure.hint.as_deref());
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<(), Failure> {
+    // Several TLS providers may be in the tree; without this choice the first handshake would panic.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let environment = Environment::from_process();
+    let mut process = ProcessConfig::from_environment(&environment)?;
+    process.no_embedded |= cli.global.no_embedded;
+    // Commands other than `run` answer on standard output; their log lines would only be in the way.
+    let quiet = !matches!(cli.command, Command::Run(_) | Command::RetryWorker(_));
+    let level = cli.global.log_level.as_deref().unwrap_or(if quiet { "warn" } else { "info" });
+    telemetry::start(cli.global.log_format, level, !process.no_color).map_err(Failure::usage)?;
+    let request =
+        LoadRequest { config_flag: cli.global.config, database_url_flag: cli.global.database_url };
+    let config = Config::load(&request, &environment)?;
+    let context = Context { config, process, output: Output::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("failed to start the runtime: {error}")))?;
+    runtime.block_on(dispatch(cli.command, &context))
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Run(command) => command.run(context).await,
+        Command::RetryWorker(command) => command.run(context).await,
+        Command::Migrate(command) => command.run(context).await,
+        Command::Status(command) => command.run(context).await,
+        Command::Sources(command) => command.run(context).await,
+        Command::Requests(command) => command.run(context).await,
+        Command::DeadLetters(command) => command.run(context).await,
+    }
+}
+
+/// Who acts by hand, for the audit log: the user of this machine.
+fn actor(context: &Context) -> Actor {
+    Actor(format!("operator {}", context.process.user))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

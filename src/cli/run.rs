@@ -1,0 +1,33 @@
+//! `eventloader run`.
+
+use clap::Args;
+
+use super::{Context, Failure};
+use crate::app::{self, Role};
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Run only these parts, to split them over processes
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
+    only: Vec<Role>,
+}
+
+impl Run {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let needs_sources = self.only.is_empty() || self.only.contains(&Role::Loader);
+        if needs_sources && context.config.sources.is_empty() {
+            let place = match &context.config.path {
+                Some(path) => format!("{} has no [sources.NAME]", path.display()),
+                None => "no configuration file was found".to_owned(),
+            };
+            return Err(Failure {
+                code: super::CONFIGURATION,
+                ..Failure::new(format!("no sources to load: {place}"))
+            }
+            .with_hint(
+                "name a file with --config; examples/quickstart.toml is one to begin with",
+            ));
+        }
+        Ok(app::run(&context.config, &context.process, &self.only).await?)
+    }
+}

@@ -1,0 +1,112 @@
+//! `eventloader status`.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use sqlx::PgPool;
+
+use super::output::time;
+use super::{Context, Failure};
+use crate::store::source::{self, SourceStatus, Totals};
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Show it anew every two seconds, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    totals: Totals,
+    sources: Vec<SourceStatus>,
+}
+
+impl Status {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let database = context.open().await?;
+        let outcome = self.show(context, &database.pool).await;
+        database.close().await?;
+        outcome
+    }
+
+    async fn show(&self, context: &Context, pool: &PgPool) -> Result<(), Failure> {
+        loop {
+            let report = Report {
+                totals: source::totals(pool).await?,
+                sources: source::status(pool, None).await?,
+            };
+            if self.watch && std::io::stdout().is_terminal() {
+                context.output.bytes(b"\x1b[H\x1b[2J")?;
+            }
+            if self.json {
+                context.output.json(&report)?;
+            } else {
+                print(context, &report)?;
+            }
+            if !self.watch {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(2)) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            }
+        }
+    }
+}
+
+fn print(context: &Context, report: &Report) -> Result<(), Failure> {
+    let totals = &report.totals;
+    let oldest = totals
+        .inbox_oldest_seconds
+        .map(|seconds| format!(" (oldest {seconds:.1} s)"))
+        .unwrap_or_default();
+    context.output.line(&format!(
+        "inbox {}{oldest} · last position {} · dead letters {}\n",
+        totals.inbox_count, totals.last_position, totals.dead_letter_count
+    ))?;
+    let rows = report.sources.iter().map(row).collect();
+    context.output.table(
+        &[
+            "source",
+            "type",
+            "state",
+            "requested",
+            "stored",
+            "lag",
+            "dead letters",
+            "last request",
+            "reason",
+        ],
+        rows,
+        "no sources: `eventloader run` makes those of the configuration known",
+    )?;
+    for source in &report.sources {
+        if let Some(remedy) = &source.remedy {
+            context
+                .output
+                .line(&format!("\n{} is {}: {remedy}", source.source_name, source.state))?;
+        }
+    }
+    Ok(())
+}
+
+fn row(source: &SourceStatus) -> Vec<String> {
+    vec![
+        source.source_name.clone(),
+        source.source_type.clone(),
+        source.state.clone(),
+        source.last_requested_id.to_string(),
+        source.last_stored_id.to_string(),
+        (source.last_requested_id - source.last_stored_id).to_string(),
+        source.dead_letter_count.to_string(),
+        time(source.last_request_at),
+        source.reason.clone().unwrap_or_default(),
+    ]
+}

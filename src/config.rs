@@ -1,0 +1,148 @@
+//! The configuration: one value, read once at start from flags, environment and file.
+//!
+//! Start reading at [`Config::load`]. Strongest first: flag, `EVENTLOADER_<SECTION>__<KEY>` (and,
+//! after it, `DATABASE_URL`), file, default. The file is TOML; `${NAME}` and `${NAME:-default}` are
+//! filled in its string values after parsing. Everything that is wrong is reported at once, each
+//! with line, column, key and what to do; values that may be secret are never shown.
+//!
+//! This is the only module that looks at the process environment, in
+//! [`Environment::from_process`].
+
+mod document;
+mod duration;
+mod environment;
+mod error;
+mod interpolate;
+mod loading;
+mod masking;
+mod overrides;
+mod pointer;
+mod reader;
+
+mod sections;
+mod setting;
+mod size;
+mod snippet;
+mod source;
+mod suggest;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use toml::de::DeTable;
+
+use document::{Chosen, Document};
+use overrides::Overrides;
+use reader::{Reading, TableReader};
+
+pub use environment::{Environment, ProcessConfig};
+pub use error::{ConfigError, Finding, Place};
+pub use loading::{LoaderConfig, Loading};
+pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig};
+pub use source::{FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName, SourceNameError};
+
+/// The whole configuration. Complete and checked: nothing in it needs a second look.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The file it came from; none where no file was found.
+    pub path: Option<PathBuf>,
+    /// `[database]`: the Postgres that coordinates.
+    pub database: DatabaseConfig,
+    /// `[loader]`: the loader, and the defaults of sources.
+    pub loader: LoaderConfig,
+    /// `[retry_worker]`: moving events from the inbox to the event log.
+    pub retry_worker: RetryWorkerConfig,
+    /// `[storage]`: another Postgres for the events.
+    pub storage: StorageConfig,
+    /// `[admin]`: health, metrics, status.
+    pub admin: AdminConfig,
+    /// `[sources.NAME]`, in the order of the file. May be empty: some commands need no source.
+    pub sources: Vec<SourceConfig>,
+}
+
+/// What the command line says about the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct LoadRequest {
+    /// `--config FILE`.
+    pub config_flag: Option<PathBuf>,
+    /// `--database-url URL`.
+    pub database_url_flag: Option<SecretString>,
+}
+
+impl Config {
+    /// Finds, reads and checks the configuration.
+    ///
+    /// The file is `--config`, else `EVENTLOADER_CONFIG`, else `./eventloader.toml`, else
+    /// `/etc/eventloader/eventloader.toml`. Where none was named and none exists, the result has
+    /// no sources and no `path`.
+    ///
+    /// # Errors
+    /// A named file cannot be read, or anything in the file or the environment is wrong; the error
+    /// holds all that was found.
+    pub fn load(request: &LoadRequest, environment: &Environment) -> Result<Self, ConfigError> {
+        let flag = request.database_url_flag.as_ref();
+        match document::read_chosen(choose_file(request, environment))? {
+            Some((path, text)) => {
+                let mut config = Self::parse(&path, &text, flag, environment)?;
+                config.path = Some(path);
+                Ok(config)
+            }
+            None => Self::parse(Path::new(""), "", flag, environment),
+        }
+    }
+
+    /// Checks the text of a file. `path` is what messages call it and where relative paths begin.
+    fn parse(
+        path: &Path,
+        text: &str,
+        database_url_flag: Option<&SecretString>,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let masks = masking::masks(root.get_ref(), text);
+        let document = Document::new(path, text, masks);
+        let syntax = syntax::findings(&document, &errors);
+        if !syntax::tree_is_sound(&errors)
+            && let Some(error) = ConfigError::from_findings(syntax.clone())
+        {
+            return Err(error);
+        }
+        let reading = Reading {
+            document,
+            environment,
+            overrides: Overrides::new(environment, database_url_flag),
+            findings: RefCell::new(syntax),
+        };
+        let config = Self::read(TableReader::root(&reading, root.get_ref()));
+        let mut findings = reading.findings.into_inner();
+        findings.extend(reading.overrides.into_findings());
+        ConfigError::from_findings(findings).map_or(Ok(config), Err)
+    }
+
+    fn read(mut root: TableReader<'_>) -> Self {
+        let database = DatabaseConfig::read(root.table("database"));
+        let loader = LoaderConfig::read(root.table("loader"));
+        let retry_worker = RetryWorkerConfig::read(root.table("retry_worker"));
+        let storage = StorageConfig::read(root.table("storage"));
+        let admin = AdminConfig::read(root.table("admin"));
+        let sources = source::read_all(&root.table("sources"), &loader);
+        root.finish();
+        Self { path: None, database, loader, retry_worker, storage, admin, sources }
+    }
+}
+
+fn choose_file(request: &LoadRequest, environment: &Environment) -> Chosen {
+    if let Some(path) = request.config_flag.clone() {
+        return Chosen::Named { path, by: Place::Flag("--config") };
+    }
+    match environment.path(environment::CONFIG_VARIABLE) {
+        Some(path) => {
+            Chosen::Named { path, by: Place::Variable(environment::CONFIG_VARIABLE.to_owned()) }
+        }
+        None => Chosen::Searched,
+    }
+}

@@ -1,0 +1,141 @@
+//! The process environment, read once. No other module calls `std::env`.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use super::error::{ConfigError, Finding, Place};
+
+/// Names the configuration file; the flag `--config` comes before it.
+pub(super) const CONFIG_VARIABLE: &str = "EVENTLOADER_CONFIG";
+const DATA_DIR_VARIABLE: &str = "EVENTLOADER_DATA_DIR";
+const PG_BIN_VARIABLE: &str = "EVENTLOADER_PG_BIN";
+const NO_EMBEDDED_VARIABLE: &str = "EVENTLOADER_NO_EMBEDDED";
+const DEFAULT_DATA_DIR: &str = "./.eventloader";
+
+/// The variables of a process, as one value that is passed around.
+///
+/// `main` builds it once with [`Environment::from_process`]; tests build their own with
+/// [`Environment::from_pairs`]. Its `Debug` shows names only, never values.
+#[derive(Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, OsString>,
+}
+
+/// The text of a variable, which may be absent or no text at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variable<'a> {
+    Missing,
+    NotUnicode,
+    Text(&'a str),
+}
+
+impl Environment {
+    /// Reads the environment of this process. Variables whose names are not UTF-8 are left out.
+    pub fn from_process() -> Self {
+        Self {
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+                .collect(),
+        }
+    }
+
+    /// Builds an environment from (name, value) pairs; a later pair replaces an earlier one.
+    pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<String>,
+        V: Into<OsString>,
+    {
+        Self { variables: pairs.into_iter().map(|(n, v)| (n.into(), v.into())).collect() }
+    }
+
+    /// Returns a variable exactly as the process received it.
+    pub fn get_os(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(name).map(OsString::as_os_str)
+    }
+
+    /// Returns a variable, taking an empty one as not set.
+    fn non_empty(&self, name: &str) -> Option<&OsStr> {
+        self.get_os(name).filter(|value| !value.is_empty())
+    }
+
+    /// Returns a non-empty variable as a path.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.non_empty(name).map(PathBuf::from)
+    }
+
+    pub(super) fn text(&self, name: &str) -> Variable<'_> {
+        match self.get_os(name) {
+            None => Variable::Missing,
+            Some(value) => value.to_str().map_or(Variable::NotUnicode, Variable::Text),
+        }
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
+}
+
+/// What the environment alone decides: settings that are needed before, or without, a file.
+///
+/// An empty variable counts as not set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessConfig {
+    /// `EVENTLOADER_DATA_DIR`: the directory of the embedded Postgres. Default `./.eventloader`.
+    pub data_dir: PathBuf,
+    /// Whether `data_dir` was named by the user, so that it must not be replaced by a guess.
+    pub data_dir_is_explicit: bool,
+    /// `EVENTLOADER_PG_BIN`: the directory that holds `initdb` and `postgres`. Default: searched.
+    pub pg_bin: Option<PathBuf>,
+    /// `PATH`, for finding Postgres's programs. Never split or changed here.
+    pub search_path: Option<OsString>,
+    /// `NO_COLOR`: no colours in anything that is printed (<https://no-color.org>).
+    pub no_color: bool,
+    /// `EVENTLOADER_NO_EMBEDDED`: a missing database URL is an error instead of starting the
+    /// embedded Postgres. `1`, `true`, `yes`, `on` or `0`, `false`, `no`, `off`. Default off.
+    pub no_embedded: bool,
+    /// `USER` or `LOGNAME`: who acts, for the audit log. Default `unknown`.
+    pub user: String,
+}
+
+impl ProcessConfig {
+    /// Picks the process settings out of the environment.
+    ///
+    /// # Errors
+    /// `EVENTLOADER_NO_EMBEDDED` is neither a yes nor a no.
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let data_dir = environment.path(DATA_DIR_VARIABLE);
+        Ok(Self {
+            data_dir_is_explicit: data_dir.is_some(),
+            data_dir: data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
+            pg_bin: environment.path(PG_BIN_VARIABLE),
+            search_path: environment.get_os("PATH").map(OsStr::to_os_string),
+            no_color: environment.non_empty("NO_COLOR").is_some(),
+            no_embedded: read_switch(environment, NO_EMBEDDED_VARIABLE)?,
+            user: ["USER", "LOGNAME"]
+                .into_iter()
+                .find_map(|name| environment.non_empty(name))
+                .map_or_else(|| "unknown".to_owned(), |user| user.to_string_lossy().into_owned()),
+        })
+    }
+}
+
+fn read_switch(environment: &Environment, name: &str) -> Result<bool, ConfigError> {
+    let Some(value) = environment.non_empty(name) else { return Ok(false) };
+    match value.to_string_lossy().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        other => Err(ConfigError::from(
+            Finding::new(Place::Variable(name.to_owned()), format!("found {other:?}"))
+                .with_expected("1, true, yes, on or 0, false, no, off")
+                .with_help(format!("set {name}=1, or unset it")),
+        )),
+    }
+}

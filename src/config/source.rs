@@ -1,0 +1,138 @@
+//! `[sources.NAME]`: what events are taken from.
+//!
+//! Each type of source has a file in `source/`, a variant of [`SourceKind`] and a row of `TYPES`.
+
+mod file;
+mod http;
+mod item;
+mod name;
+
+pub use file::FileConfig;
+pub use http::HttpConfig;
+pub use name::{SourceName, SourceNameError};
+
+use super::error::Problem;
+use super::loading::{LoaderConfig, Loading};
+use super::reader::TableReader;
+use super::suggest;
+
+/// One source.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// The key of its table; unique.
+    pub name: SourceName,
+    /// How it is loaded; what it does not set comes from `[loader]`.
+    pub loading: Loading,
+    /// What it is, by its key `type`.
+    pub kind: SourceKind,
+}
+
+/// The types of sources.
+#[derive(Debug, Clone)]
+pub enum SourceKind {
+    /// `type = "http"`: an HTTP API that answers pages of JSON.
+    Http(HttpConfig),
+    /// `type = "file"`: newline-delimited JSON, followed as it grows.
+    File(FileConfig),
+}
+
+impl SourceKind {
+    /// The word for it in the file.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::File(_) => "file",
+        }
+    }
+}
+
+/// A type that can be configured.
+#[derive(Clone, Copy)]
+struct SourceType {
+    name: &'static str,
+    /// A key that only this type has, to guess it where `type` is missing.
+    telltale: &'static str,
+    read: fn(&mut TableReader<'_>) -> Option<SourceKind>,
+}
+
+const TYPES: &[SourceType] = &[
+    SourceType {
+        name: "http",
+        telltale: "url",
+        read: |table| HttpConfig::read(table).map(SourceKind::Http),
+    },
+    SourceType {
+        name: "file",
+        telltale: "path",
+        read: |table| FileConfig::read(table).map(SourceKind::File),
+    },
+];
+
+/// Types of the design that are not built yet.
+const LATER_TYPES: &[&str] =
+    &["sql", "command", "rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+
+/// Reads all sources, in the order of the file. Those with problems are left out and reported.
+pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {
+    let mut sources = Vec::new();
+    for (key, key_span, value) in table.entries() {
+        let source = table.inner(key, key_span, value);
+        if value.get_ref().is_table() {
+            sources.extend(read_one(key, source, defaults));
+        } else {
+            source.abandon();
+        }
+    }
+    sources
+}
+
+fn read_one(
+    key: &str,
+    mut table: TableReader<'_>,
+    defaults: &LoaderConfig,
+) -> Option<SourceConfig> {
+    let name = SourceName::parse(key);
+    if let Err(error) = &name {
+        let problem = Problem::new(error.to_string())
+            .expected("1 to 190 bytes of printable text without spaces around it");
+        table.report_table(problem.help("rename the source"));
+    }
+    let loading = Loading::read(&mut table, defaults);
+    let Some(source_type) = read_type(&mut table) else {
+        table.abandon();
+        return None;
+    };
+    let kind = (source_type.read)(&mut table);
+    table.finish();
+    Some(SourceConfig { name: name.ok()?, loading, kind: kind? })
+}
+
+fn read_type(table: &mut TableReader<'_>) -> Option<SourceType> {
+    let names = || TYPES.iter().map(|source_type| source_type.name);
+    let supported = format!("one of {}", suggest::list(names()));
+    let guess = TYPES.iter().find(|source_type| table.has(source_type.telltale));
+    let help = match guess {
+        Some(guess) => format!("add type = \"{}\"", guess.name),
+        None => format!("add type = \"…\", {supported}"),
+    };
+    let missing = !table.has("type");
+    let read = table.require("type", &help, |setting| {
+        let text = setting.text()?;
+        let wanted = text.value.as_str();
+        if let Some(source_type) = TYPES.iter().find(|source_type| source_type.name == wanted) {
+            return Ok(*source_type);
+        }
+        if LATER_TYPES.contains(&wanted) {
+            let problem = Problem::new("a type of source that this version does not support yet");
+            return Err(text.refuse(problem.expected(&supported)));
+        }
+        let problem = text.refuse(Problem::new("no type of source").expected(&supported));
+        let known = names().chain(LATER_TYPES.iter().copied());
+        Err(match suggest::nearest(wanted, known) {
+            Some(meant) => problem.help(format!("did you mean `{meant}`?")),
+            None => problem,
+        })
+    });
+    // A missing type is reported; with a good guess the other keys can still be checked.
+    read.map(|read| read.value).or_else(|| guess.copied().filter(|_| missing))
+}

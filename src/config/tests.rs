@@ -1,0 +1,24 @@
+//! The whole module from text to value, and from mistake to message.
+
+mod good;
+mod places;
+mod wrong;
+
+use super::*;
+
+/// The variables that every test may use.
+fn environment(more: &[(&str, &str)]) -> Environment {
+    let usual = [("SHOP_TOKEN", "s3cr3t-token"), ("N", "7"), ("WORD", "abc")];
+    Environment::from_pairs(usual.into_iter().chain(more.iter().copied()))
+}
+
+fn parse(text: &str, more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("eventloader.toml"), text, None, &environment(more))
+}
+
+fn findings(text: &str, more: &[(&str, &str)]) -> Vec<Finding> {
+    match parse(text, more) {
+        Ok(config) => panic!("should be refused: {text}\n{config:?}"),
+        Err(error) => error.findings().cloned().collect(),
+    }
+}

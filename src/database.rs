@@ -1,0 +1,171 @@
+//! The database of one process: the one that was named, or the embedded one.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgPool};
+use tokio::time::Instant;
+
+use crate::config::{Config, ProcessConfig};
+use crate::postgres::embedded::{Durability, Embedded, EmbeddedError, EmbeddedOptions};
+use crate::postgres::migrate::{self, Migrated, SchemaError};
+use crate::postgres::pool;
+use crate::telemetry::chain;
+
+/// How long to wait for a database that is not up yet.
+const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no database to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// Neither a URL nor the permission to run an embedded server.
+    #[error(
+        "no database: set DATABASE_URL (or [database] url in the configuration file), or leave out --no-embedded to use \
+         the embedded PostgreSQL"
+    )]
+    NotConfigured,
+    /// The URL cannot be read. The cause is not shown: it may quote the password.
+    #[error("the database URL is not valid: expected postgres://user:password@host:5432/name")]
+    Url,
+    /// The embedded server does not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The server does not answer, or refuses us.
+    #[error("cannot connect to the database at {at}")]
+    Unavailable {
+        /// Host, port and database, without secrets.
+        at: String,
+        /// What was said.
+        #[source]
+        cause: sqlx::Error,
+    },
+    /// The schema is not what this binary needs.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+}
+
+/// An open database.
+pub struct Database {
+    /// The pool every part shares.
+    pub pool: PgPool,
+    options: PgConnectOptions,
+    embedded: Option<Embedded>,
+}
+
+impl Database {
+    /// Opens the configured database, or starts (or joins) the embedded one. Waits up to a minute for one that is not
+    /// up yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatabaseError`].
+    pub async fn open(config: &Config, process: &ProcessConfig) -> Result<Self, DatabaseError> {
+        let (options, embedded) = match &config.database.url {
+            Some(url) => (connect_options(url)?, None),
+            None if process.no_embedded => return Err(DatabaseError::NotConfigured),
+            None => {
+                let embedded = Embedded::start(EmbeddedOptions {
+                    data_dir: process.data_dir.clone(),
+                    data_dir_explicit: process.data_dir_is_explicit,
+                    bin_dir: process.pg_bin.clone(),
+                    path: process.search_path.clone(),
+                    durability: Durability::Durable,
+                })
+                .await?;
+                (embedded.connect_options(), Some(embedded))
+            }
+        };
+        wait_until_up(&options).await?;
+        let pool = pool::lazy(options.clone(), config.database.max_connections);
+        Ok(Self { pool, options, embedded })
+    }
+
+    /// Brings the schema up to date.
+    ///
+    /// # Errors
+    ///
+    /// See [`SchemaError`].
+    pub async fn migrate(&self) -> Result<Migrated, SchemaError> {
+        migrate::run(&self.options).await
+    }
+
+    /// Closes all connections, and stops the embedded server if this process started it.
+    ///
+    /// # Errors
+    ///
+    /// The embedded server does not stop.
+    pub async fn close(self) -> Result<(), DatabaseError> {
+        self.pool.close().await;
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens the database of `[storage]` and brings its schema up to date.
+///
+/// # Errors
+///
+/// See [`DatabaseError`].
+pub async fn open_storage(
+    url: &SecretString,
+    max_connections: u32,
+) -> Result<PgPool, DatabaseError> {
+    let options = connect_options(url)?;
+    wait_until_up(&options).await?;
+    migrate::run(&options).await?;
+    Ok(pool::lazy(options, max_connections))
+}
+
+fn connect_options(url: &SecretString) -> Result<PgConnectOptions, DatabaseError> {
+    url.expose_secret().parse().map_err(|_| DatabaseError::Url)
+}
+
+/// Connects once; retries only what passes by itself: a server that is not there or is starting.
+async fn wait_until_up(options: &PgConnectOptions) -> Result<(), DatabaseError> {
+    let deadline = Instant::now() + STARTUP_PATIENCE;
+    loop {
+        let cause = match tokio::time::timeout(Duration::from_secs(10), options.connect()).await {
+            Ok(Ok(connection)) => {
+                // Whether it says goodbye does not matter.
+                drop(connection.close().await);
+                return Ok(());
+            }
+            Ok(Err(cause)) => cause,
+            Err(_) => sqlx::Error::PoolTimedOut,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !passes_by_itself(&cause) || left.is_zero() {
+            return Err(DatabaseError::Unavailable { at: shown(options), cause });
+        }
+        tracing::warn!(
+            database = shown(options),
+            error = chain(&cause),
+            seconds_left = left.as_secs(),
+            "the database is not up yet; trying again"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn passes_by_itself(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // The server is starting, or has no place left.
+        sqlx::Error::Database(error) => {
+            matches!(error.code().as_deref(), Some("57P03" | "53300"))
+        }
+        _ => false,
+    }
+}
+
+/// Where a database is, without its password.
+fn shown(options: &PgConnectOptions) -> String {
+    let host = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    format!("{host}, database {}", options.get_database().unwrap_or("(default)"))
+}

@@ -1,0 +1,113 @@
+//! Giving dead letters back: an event returns to the inbox, under its own id, and takes the usual way from there.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::event::Item;
+use crate::mapping::{Mapping, Pointer};
+use crate::store::dead_letter::{self, DeadLetter, ReplayedEvent};
+use crate::store::{Actor, Remedy, StoreError, failed_to};
+use crate::telemetry::chain;
+
+/// What is written beside the body of an event.
+#[derive(Debug, Deserialize)]
+struct Detail {
+    event_id: Option<i64>,
+    event_type: Option<String>,
+    message_id: Option<Uuid>,
+    occurred_at: Option<DateTime<Utc>>,
+    request_id: Option<i64>,
+    #[serde(default)]
+    payload_at: String,
+}
+
+/// What came of a replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The event is in the inbox again.
+    Replayed,
+    /// It was replayed or discarded before, or somebody is at it.
+    Gone,
+    /// It cannot be replayed as it is.
+    Refused(String),
+}
+
+/// Replays one dead letter.
+///
+/// # Errors
+///
+/// The database does not answer.
+pub async fn replay(
+    pool: &PgPool,
+    id: i64,
+    actor: &Actor,
+    max_event_bytes: usize,
+) -> Result<Replay, StoreError> {
+    let mut transaction = pool.begin().await.map_err(failed_to("begin a replay"))?;
+    let Some(letter) = dead_letter::lock(&mut transaction, id).await? else {
+        return Ok(Replay::Gone);
+    };
+    let body = dead_letter::body(&mut *transaction, id).await?.unwrap_or_default();
+    let (detail, payload) = match prepare(&letter, Bytes::from(body), max_event_bytes) {
+        Ok(prepared) => prepared,
+        Err(reason) => return Ok(Replay::Refused(reason)),
+    };
+    let event = ReplayedEvent {
+        source_name: &letter.origin,
+        event_id: detail.event_id.unwrap_or_default(),
+        event_type: detail.event_type.as_deref().unwrap_or(&letter.origin),
+        payload: &payload,
+        message_id: detail.message_id,
+        occurred_at: detail.occurred_at,
+        request_id: detail.request_id,
+    };
+    match dead_letter::replay_event(&mut transaction, id, &event, actor).await {
+        Ok(()) => {}
+        Err(error) if error.remedy() == Remedy::SetRowAside => {
+            return Ok(Replay::Refused(chain(&error)));
+        }
+        Err(error) => return Err(error),
+    }
+    transaction.commit().await.map_err(failed_to("commit a replay"))?;
+    Ok(Replay::Replayed)
+}
+
+/// Judges a dead letter again, without the database.
+fn prepare(
+    letter: &DeadLetter,
+    body: Bytes,
+    max_event_bytes: usize,
+) -> Result<(Detail, String), String> {
+    match letter.kind.as_str() {
+        "event" => {}
+        "conflict" => {
+            return Err("the event log holds another body under this id and is append-only: discard this one, or \
+                        append a correcting event"
+                .to_owned());
+        }
+        "page" => {
+            return Err("a page is not replayed: ask its window again with `eventloader requests retry`, or skip it"
+                .to_owned());
+        }
+        other => {
+            return Err(format!("dead letters of kind {other} cannot be replayed by this version"));
+        }
+    }
+    let detail: Detail = serde_json::from_value(letter.detail.clone())
+        .map_err(|error| format!("its detail cannot be read: {error}"))?;
+    let Some(event_id) = detail.event_id else {
+        return Err("it has no id, so it has no place in its stream".to_owned());
+    };
+    let payload: Pointer = detail
+        .payload_at
+        .parse()
+        .map_err(|error| format!("its payload pointer is wrong: {error}"))?;
+    let mapping = Mapping { payload, max_event_bytes, ..Mapping::default() };
+    match mapping.item_with_id(&body, event_id) {
+        Item::Good(event) => Ok((detail, event.payload.as_str().to_owned())),
+        Item::Bad(bad) => Err(format!("it still cannot be stored: {}", bad.reason)),
+    }
+}

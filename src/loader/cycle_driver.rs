@@ -1,0 +1,417 @@
+//! Performs the effects of one cycle: talks to the database and to the source, and tells the state machine what came of
+//! it. Decides nothing itself.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cycle::{
+    self, Answer, ClaimAnswer, Close, Denial, Deposit, Effect, Ending, Event, Grant, Stored, Token,
+};
+use super::policy::{Backoff, FailureClass};
+use super::{LoadedSource, Loader, Stop, pace};
+use crate::event::{BadEvent, Item};
+use crate::mapping::check_order;
+use crate::source::{Page, SourceError};
+use crate::store::inbox::{self, DepositRows};
+use crate::store::request_log::{self, ClaimRequest, CycleEnd};
+use crate::store::{Remedy, StoreError, lease};
+use crate::telemetry::chain;
+
+/// What the loop learns from a cycle.
+pub(super) struct CycleReport {
+    /// When to look at the source again.
+    pub(super) next_in: Duration,
+    /// Whether a request was granted.
+    pub(super) granted: bool,
+    /// How long the source took; `None`: it failed.
+    pub(super) took: Option<Duration>,
+    /// The token of a claim whose reply was lost.
+    pub(super) lost_token: Option<Token>,
+    /// Set when the database did not answer.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// What the database said instead of an answer.
+pub(super) struct Trouble {
+    pub(super) error: String,
+    pub(super) hint: Option<&'static str>,
+}
+
+impl CycleReport {
+    /// After a panic in a source: give it a rest, and its reservation time to show as orphaned.
+    pub(super) fn panicked() -> Self {
+        Self {
+            next_in: Duration::from_secs(5),
+            granted: true,
+            took: None,
+            lost_token: None,
+            trouble: None,
+        }
+    }
+}
+
+/// Between two tries of the same deposit or close.
+const STORE_BACKOFF: Backoff =
+    Backoff { base: Duration::from_millis(100), factor: 2, cap: Duration::from_secs(5) };
+
+/// Everything one cycle holds besides its state.
+struct Driver<'a> {
+    loader: &'a Loader,
+    source: &'a LoadedSource,
+    stop: &'a Stop,
+    /// Before the claim was sent: what the age of the grant is measured from.
+    claimed_at: Instant,
+    /// When the source is known to have had the request.
+    known_at: Option<Instant>,
+    took: Option<Duration>,
+    events: Vec<crate::event::Event>,
+    bad_events: Vec<BadEvent>,
+    failure: Option<SourceError>,
+    granted: bool,
+    trouble: Option<Trouble>,
+}
+
+/// Runs one cycle from the claim to its end.
+pub(super) async fn run_cycle(
+    loader: &Loader,
+    source: &LoadedSource,
+    token: Token,
+    stop: &Stop,
+) -> CycleReport {
+    let mut driver = Driver {
+        loader,
+        source,
+        stop,
+        claimed_at: Instant::now(),
+        known_at: None,
+        took: Some(Duration::ZERO),
+        events: Vec::new(),
+        bad_events: Vec::new(),
+        failure: None,
+        granted: false,
+        trouble: None,
+    };
+    let rules = source.settings.rules();
+    let (mut state, mut effect) = cycle::begin(token);
+    let ending = loop {
+        let event = match effect {
+            Effect::Claim(token) => driver.claim(token).await,
+            Effect::MeasureAge => driver.measure_age(),
+            Effect::Fetch(grant) => driver.fetch(&grant).await,
+            Effect::Deposit(grant, deposit) => driver.deposit(&grant, &deposit).await,
+            Effect::Close(grant, close) => driver.close(&grant, &close).await,
+            Effect::End(ending) => break ending,
+        };
+        let Some(event) = event else { break Ending::Refused };
+        (state, effect) = cycle::step(&rules, state, event);
+    };
+    driver.report(ending)
+}
+
+impl Driver<'_> {
+    fn end(&self) -> CycleEnd<'_> {
+        CycleEnd {
+            source_name: &self.source.source_name,
+            owner: &self.loader.owner,
+            request_known_for: self.known_at.map(|at| at.elapsed()),
+        }
+    }
+
+    async fn claim(&mut self, token: Token) -> Option<Event> {
+        let settings = &self.source.settings;
+        let request = ClaimRequest {
+            source_name: &self.source.source_name,
+            owner: &self.loader.owner,
+            token,
+            limit: settings.batch_size,
+            lease_ttl: settings.lease_ttl,
+            min_interval: settings.min_interval,
+            on_failure: settings.on_failure,
+        };
+        self.claimed_at = Instant::now();
+        Some(match request_log::claim(&self.loader.pool, &request).await {
+            Ok(answer) => {
+                self.granted = matches!(answer, ClaimAnswer::Granted(_));
+                Event::ClaimAnswered(answer)
+            }
+            Err(error) => {
+                self.note_trouble(&error);
+                Event::ReplyLost
+            }
+        })
+    }
+
+    fn measure_age(&self) -> Option<Event> {
+        if self.stop.intake.is_cancelled() {
+            return Some(Event::Stopping);
+        }
+        Some(Event::GrantAged(self.claimed_at.elapsed()))
+    }
+
+    /// Sends the request. The lease is renewed while it runs; losing it changes nothing here, because the deposit is
+    /// fenced by the reservation.
+    async fn fetch(&mut self, grant: &Grant) -> Option<Event> {
+        let sent_at = Instant::now();
+        let settings = &self.source.settings;
+        let fetch = self.source.source.fetch_events(grant.after_id, settings.batch_size);
+        let heartbeat = heartbeat(self.loader, self.source, grant.epoch);
+        let outcome = tokio::select! {
+            biased;
+            outcome = fetch => outcome,
+            never = heartbeat => match never {},
+            () = tokio::time::sleep(settings.deadline) => Err(SourceError::unknown(format!(
+                "no answer within {} s", settings.deadline.as_secs_f64()
+            ))),
+            () = self.stop.work.cancelled() => Err(SourceError::unknown(
+                "the loader was stopped while the request was running",
+            )),
+        };
+        self.loader.counters.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = match outcome.and_then(|page| self.accept(page, grant, sent_at)) {
+            Ok(answer) => answer,
+            Err(error) => self.fail(error, grant),
+        };
+        Some(Event::Answered(answer, rand::random_range(0..1000)))
+    }
+
+    /// Checks a page and takes it over.
+    fn accept(
+        &mut self,
+        page: Page,
+        grant: &Grant,
+        sent_at: Instant,
+    ) -> Result<Answer, SourceError> {
+        let known_at = page.answered_at.unwrap_or_else(Instant::now);
+        self.known_at = Some(known_at);
+        self.took = Some(sent_at.elapsed());
+        let ids = page.items.iter().filter_map(Item::id);
+        if let Err(error) =
+            check_order(ids, grant.after_id, self.source.settings.batch_size as usize)
+        {
+            return Err(SourceError::invalid_page(&error, page.body));
+        }
+        let max_id = page.items.iter().rev().find_map(Item::id);
+        for item in page.items {
+            match item {
+                Item::Good(event) => self.events.push(event),
+                Item::Bad(bad) => self.bad_events.push(bad),
+            }
+        }
+        Ok(Answer::Page { max_id })
+    }
+
+    fn fail(&mut self, error: SourceError, grant: &Grant) -> Answer {
+        self.known_at.get_or_insert_with(Instant::now);
+        self.took = None;
+        self.loader.counters.failures.fetch_add(1, Ordering::Relaxed);
+        let answer = Answer::Failure { class: error.class, retry_after: error.retry_after };
+        if error.class == FailureClass::NotSent {
+            self.known_at = None;
+        }
+        tracing::warn!(
+            source_name = self.source.source_name,
+            request_id = grant.request_id,
+            after_id = grant.after_id,
+            class = ?error.class,
+            error = %error,
+            "request failed"
+        );
+        self.failure = Some(error);
+        answer
+    }
+
+    async fn deposit(&mut self, grant: &Grant, deposit: &Deposit) -> Option<Event> {
+        let mut failures = 0;
+        loop {
+            let rows = DepositRows { events: &self.events, bad_events: &self.bad_events };
+            let outcome = inbox::deposit(&self.loader.pool, self.end(), grant, deposit, rows).await;
+            match outcome {
+                Ok(answer) => {
+                    self.deposited(grant, deposit, answer);
+                    return Some(Event::DepositAnswered(answer.stored));
+                }
+                Err(error) if error.remedy() == Remedy::SetRowAside => {
+                    if self.set_unstorable_aside(&error).await == 0 {
+                        self.failure = Some(SourceError::new(
+                            FailureClass::InvalidPage,
+                            format!("the page cannot be stored: {}", chain(&error)),
+                        ));
+                        return Some(Event::Unstorable);
+                    }
+                }
+                Err(error) => self.wait_for_database(&error, &mut failures).await?,
+            }
+        }
+    }
+
+    /// Takes the events out that `jsonb` refuses, although the screen let them pass. Answers how many.
+    async fn set_unstorable_aside(&mut self, cause: &StoreError) -> usize {
+        let payloads: Vec<&str> = self.events.iter().map(|e| e.payload.as_str()).collect();
+        let found = match inbox::unstorable(&self.loader.pool, &payloads).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.note_trouble(&error);
+                return 0;
+            }
+        };
+        tracing::warn!(
+            source_name = self.source.source_name,
+            event_count = found.len(),
+            error = chain(cause),
+            "events cannot be stored as jsonb"
+        );
+        for (place, reason) in found.iter().rev() {
+            let event = self.events.remove(*place);
+            self.bad_events.push(BadEvent {
+                id: Some(event.id),
+                reference: event.id.to_string(),
+                body: event.payload.into_bytes(),
+                reason: reason.clone(),
+                payload_at: String::new(),
+                event_type: event.event_type,
+                occurred_at: event.occurred_at,
+                message_id: event.message_id,
+            });
+        }
+        found.len()
+    }
+
+    fn deposited(&self, grant: &Grant, deposit: &Deposit, answer: inbox::DepositAnswer) {
+        let source_name = self.source.source_name.as_str();
+        let request_id = grant.request_id;
+        if answer.stored == Stored::Refused {
+            tracing::warn!(
+                source_name,
+                request_id,
+                event_count = self.events.len(),
+                "the reservation was closed while its request ran; its page is not stored"
+            );
+            return;
+        }
+        let counters = &self.loader.counters;
+        counters.fetched.fetch_add(self.events.len() as u64, Ordering::Relaxed);
+        counters.refused.fetch_add(self.bad_events.len() as u64, Ordering::Relaxed);
+        if !self.bad_events.is_empty() {
+            tracing::warn!(
+                source_name,
+                request_id,
+                event_count = self.bad_events.len(),
+                "events went to the dead letters"
+            );
+        }
+        if answer.conflict_count > 0 {
+            tracing::error!(
+                source_name,
+                request_id,
+                event_count = answer.conflict_count,
+                "the source gave other bodies for ids it gave before; see `eventloader dead-letters list --kind conflict`"
+            );
+        }
+        if deposit.max_id.is_some() {
+            tracing::debug!(
+                source_name,
+                request_id,
+                event_count = self.events.len(),
+                "page deposited"
+            );
+            // A hint only: the retry worker also looks by itself.
+            drop(self.loader.deposited.try_send(source_name.to_owned()));
+        }
+    }
+
+    async fn close(&mut self, grant: &Grant, close: &Close) -> Option<Event> {
+        let mut failures = 0;
+        loop {
+            let reason =
+                self.failure.as_ref().map_or("the grant was not used", |e| e.reason.as_str());
+            let page = self.failure.as_ref().and_then(|e| e.page.as_deref());
+            let outcome =
+                request_log::close(&self.loader.pool, self.end(), grant, close, reason, page).await;
+            match outcome {
+                Ok(()) => return Some(Event::CloseAnswered),
+                Err(error) => self.wait_for_database(&error, &mut failures).await?,
+            }
+        }
+    }
+
+    /// Waits before a deposit or a close is tried again. `None`: the process ends before the database came back; the
+    /// reservation will show as orphaned.
+    async fn wait_for_database(&mut self, error: &StoreError, failures: &mut u32) -> Option<()> {
+        self.note_trouble(error);
+        if *failures == 0 {
+            tracing::warn!(
+                source_name = self.source.source_name,
+                error = chain(error),
+                hint = error.hint(),
+                "the database did not take a result; trying until it does"
+            );
+        }
+        *failures = failures.saturating_add(1);
+        if self.stop.work.is_cancelled() {
+            tracing::error!(
+                source_name = self.source.source_name,
+                "stopped before the database took the result; its window will show as orphaned"
+            );
+            return None;
+        }
+        let delay = STORE_BACKOFF.delay(*failures, rand::random());
+        self.stop.work.run_until_cancelled(tokio::time::sleep(delay)).await;
+        Some(())
+    }
+
+    fn note_trouble(&mut self, error: &StoreError) {
+        self.trouble = Some(Trouble { error: chain(error), hint: error.hint() });
+    }
+
+    fn report(self, ending: Ending) -> CycleReport {
+        let since_answer = self.known_at.map_or(Duration::ZERO, |at| at.elapsed());
+        let min_interval = self.source.settings.min_interval;
+        if let Ending::Denied { reason: Denial::Missing, .. } = ending {
+            tracing::error!(source_name = self.source.source_name, "the source is not registered");
+        }
+        let lost = match &ending {
+            Ending::ClaimLost(token) => Some(*token),
+            _ => None,
+        };
+        // A reply that was lost and then given again is no trouble any more.
+        let trouble = if lost.is_some() { self.trouble } else { None };
+        CycleReport {
+            next_in: pace::next_look(&ending, min_interval, since_answer, rand::random()),
+            granted: self.granted,
+            took: self.took,
+            lost_token: lost,
+            trouble,
+        }
+    }
+}
+
+/// Renews the lease for as long as it is polled. A lost lease is not an error here: somebody else may take the source,
+/// but the reservation stays ours.
+async fn heartbeat(loader: &Loader, source: &LoadedSource, epoch: i64) -> std::convert::Infallible {
+    let ttl = source.settings.lease_ttl;
+    loop {
+        tokio::time::sleep(ttl / 3).await;
+        let renewal = lease::renew(&loader.pool, &source.source_name, &loader.owner, epoch, ttl);
+        match tokio::time::timeout(ttl, renewal).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                tracing::warn!(
+                    source_name = source.source_name,
+                    epoch,
+                    "the lease was lost while a request ran; its page is stored all the same"
+                );
+                return std::future::pending().await;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(
+                    source_name = source.source_name,
+                    error = chain(&error),
+                    "no heartbeat"
+                );
+            }
+            Err(_) => tracing::debug!(source_name = source.source_name, "no heartbeat in time"),
+        }
+    }
+}

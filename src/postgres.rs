@@ -1,0 +1,5 @@
+//! The connection to PostgreSQL: pool, migrations, and the embedded server.
+
+pub mod embedded;
+pub mod migrate;
+pub mod pool;

@@ -1,0 +1,301 @@
+//! Moves inbox rows to `events`: per source in id order, several sources at once, one worker per source.
+//!
+//! Start reading at [`RetryWorker::run`]. A pass over one source is [`RetryWorker::move_source`]; it takes no input but
+//! the source's name, so a hint, the periodic look and `retry-worker --once` are one path.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::JoinMap;
+
+use crate::loader::policy::{Backoff, RETRY_BACKOFF};
+use crate::storage::EventStorage;
+use crate::store::inbox::{self, MoveOutcome, Moved};
+use crate::store::{Remedy, StoreError};
+use crate::telemetry::chain;
+
+/// How often the worker looks by itself. Deposits of the same process tell it at once.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Batches of one source before the others get their turn.
+const BATCHES_PER_TURN: u32 = 16;
+
+/// Sources moved at once. Each takes a connection; two keep two cores of PostgreSQL busy.
+const SOURCES_AT_ONCE: usize = 4;
+
+/// A database that is away, full or busy.
+const DATABASE_BACKOFF: Backoff =
+    Backoff { base: Duration::from_millis(250), factor: 2, cap: Duration::from_secs(5) };
+
+/// The retry worker of one instance.
+#[derive(Clone)]
+pub struct RetryWorker {
+    /// The database with the inbox.
+    pub pool: PgPool,
+    /// Where events go.
+    pub storage: Arc<dyn EventStorage>,
+    /// Rows per batch, 1..=1000.
+    pub batch_size: u32,
+    /// Tries of one row before it becomes a dead letter, 1..=100.
+    pub max_attempts: u32,
+    /// Rows moved since the start, for the summary line.
+    pub moved: Arc<AtomicU64>,
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PassReport {
+    /// Rows that went to `events`.
+    pub moved_count: u64,
+    /// Rows that were in `events` already with the same body.
+    pub duplicate_count: u64,
+    /// Rows that went to the dead letters because `events` holds another body.
+    pub conflict_count: u64,
+    /// Rows that could not be moved and wait for another attempt.
+    pub failed_count: u64,
+    /// Rows that could not be moved for the last time, and went to the dead letters.
+    pub exhausted_count: u64,
+}
+
+impl PassReport {
+    fn add(&mut self, other: Self) {
+        self.moved_count += other.moved_count;
+        self.duplicate_count += other.duplicate_count;
+        self.conflict_count += other.conflict_count;
+        self.failed_count += other.failed_count;
+        self.exhausted_count += other.exhausted_count;
+    }
+
+    fn add_moved(&mut self, moved: Moved) {
+        self.moved_count += u64::from(moved.moved_count.cast_unsigned());
+        self.duplicate_count += u64::from(moved.duplicate_count.cast_unsigned());
+        self.conflict_count += u64::from(moved.conflict_count.cast_unsigned());
+    }
+
+    /// Whether every row that was tried went through.
+    pub fn is_clean(&self) -> bool {
+        self.failed_count == 0 && self.exhausted_count == 0
+    }
+
+    fn did_something(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// How a turn at one source ended.
+enum Turn {
+    /// Nothing movable is left.
+    Drained(PassReport),
+    /// There is more; the others first.
+    More(PassReport),
+}
+
+impl RetryWorker {
+    /// Moves whatever can be moved until `stop`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Ends between turns; a batch is one transaction, so even a killed worker leaves nothing half done.
+    pub async fn run(self, mut hints: mpsc::Receiver<String>, stop: CancellationToken) {
+        let mut queue = Queue::default();
+        let mut running: JoinMap<String, Result<Turn, StoreError>> = JoinMap::new();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hints_open = true;
+        let mut failures = 0_u32;
+        let mut away_until: Option<Instant> = None;
+        while !(stop.is_cancelled() && running.is_empty()) {
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stop.is_cancelled() => queue.clear(),
+                Some((source_name, turn)) = running.join_next() => match turn {
+                    Ok(Ok(Turn::Drained(_))) => failures = 0,
+                    Ok(Ok(Turn::More(_))) => queue.push(source_name),
+                    Ok(Err(error)) => {
+                        failures = failures.saturating_add(1);
+                        report_trouble(&source_name, &error, failures);
+                        away_until = Some(Instant::now() + DATABASE_BACKOFF.delay(failures, rand::random()));
+                    }
+                    Err(error) => tracing::error!(source_name, error = chain(&error), "move panicked"),
+                },
+                hint = hints.recv(), if hints_open && !stop.is_cancelled() => match hint {
+                    Some(source_name) => queue.push(source_name),
+                    None => hints_open = false,
+                },
+                _ = look.tick(), if !stop.is_cancelled() => {
+                    if away_until.is_none_or(|until| until <= Instant::now()) {
+                        away_until = None;
+                        self.look(&mut queue).await;
+                    }
+                }
+            }
+            let may_start = away_until.is_none() && !stop.is_cancelled();
+            while may_start
+                && running.len() < SOURCES_AT_ONCE
+                && let Some(source_name) = queue.pop_unless(|name| running.contains_key(name))
+            {
+                let worker = self.clone();
+                running.spawn(source_name.clone(), async move {
+                    worker.move_source(&source_name).await
+                });
+            }
+        }
+    }
+
+    async fn look(&self, queue: &mut Queue) {
+        match inbox::movable_sources(&self.pool).await {
+            Ok(names) => names.into_iter().for_each(|name| queue.push(name)),
+            Err(error) => tracing::debug!(error = chain(&error), "no look at the inbox"),
+        }
+    }
+
+    /// Makes passes until nothing movable is left, and says what they did. Rows that somebody else has locked, and rows
+    /// that wait for another attempt, are left alone.
+    ///
+    /// # Errors
+    ///
+    /// The database does not answer or refuses us.
+    pub async fn run_once(&self) -> Result<PassReport, StoreError> {
+        let mut total = PassReport::default();
+        loop {
+            let mut pass = PassReport::default();
+            for source_name in inbox::movable_sources(&self.pool).await? {
+                loop {
+                    match self.move_source(&source_name).await? {
+                        Turn::Drained(report) => {
+                            pass.add(report);
+                            break;
+                        }
+                        Turn::More(report) => pass.add(report),
+                    }
+                }
+            }
+            total.add(pass);
+            if !pass.did_something() {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// One turn at one source. A batch that fails for its data is halved until the row at fault stands alone; that row
+    /// waits for another attempt, or becomes a dead letter, and its neighbours go on.
+    async fn move_source(&self, source_name: &str) -> Result<Turn, StoreError> {
+        let mut report = PassReport::default();
+        let mut limit = self.batch_size;
+        for _ in 0..BATCHES_PER_TURN {
+            match self.storage.move_batch(source_name, limit).await {
+                Ok(MoveOutcome::Moved(moved)) => {
+                    report.add_moved(moved);
+                    self.moved
+                        .fetch_add(u64::from(moved.moved_count.cast_unsigned()), Ordering::Relaxed);
+                    report_conflicts(source_name, moved);
+                    limit = (limit * 2).min(self.batch_size);
+                }
+                Ok(MoveOutcome::Nothing | MoveOutcome::Busy) => return Ok(Turn::Drained(report)),
+                Err(error) if error.remedy() == Remedy::SetRowAside && limit > 1 => {
+                    limit = limit.div_ceil(2)
+                }
+                Err(error) if error.remedy() == Remedy::SetRowAside => {
+                    match self.fail_first(source_name, &error).await? {
+                        Some(true) => report.exhausted_count += 1,
+                        Some(false) => report.failed_count += 1,
+                        None => return Ok(Turn::Drained(report)),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Turn::More(report))
+    }
+
+    /// Sets the first movable row aside: a batch of one failed, so it is that row.
+    async fn fail_first(
+        &self,
+        source_name: &str,
+        error: &StoreError,
+    ) -> Result<Option<bool>, StoreError> {
+        let Some((event_id, attempts)) = inbox::first_movable(&self.pool, source_name).await?
+        else {
+            return Ok(None);
+        };
+        let attempt = attempts.cast_unsigned() + 1;
+        let reason = chain(error);
+        let retry_in = RETRY_BACKOFF.delay(attempt, rand::random());
+        let exhausted = inbox::fail_row(
+            &self.pool,
+            source_name,
+            event_id,
+            &reason,
+            self.max_attempts,
+            retry_in,
+        )
+        .await?;
+        if let Some(exhausted) = exhausted {
+            tracing::warn!(
+                source_name,
+                event_id,
+                attempt,
+                exhausted,
+                error = reason,
+                "event cannot be moved to the event log"
+            );
+        }
+        Ok(exhausted)
+    }
+}
+
+fn report_conflicts(source_name: &str, moved: Moved) {
+    if moved.conflict_count > 0 {
+        tracing::error!(
+            source_name,
+            event_count = moved.conflict_count,
+            "the event log holds other bodies for these ids; see `eventloader dead-letters list --kind conflict`"
+        );
+    }
+}
+
+fn report_trouble(source_name: &str, error: &StoreError, failures: u32) {
+    if failures == 1 || failures.is_multiple_of(100) {
+        tracing::warn!(
+            source_name,
+            error = chain(error),
+            hint = error.hint(),
+            failures,
+            "cannot move events; trying again"
+        );
+    }
+}
+
+/// Sources to look at, each once.
+#[derive(Default)]
+struct Queue {
+    names: VecDeque<String>,
+    known: HashSet<String>,
+}
+
+impl Queue {
+    fn push(&mut self, name: String) {
+        if self.known.insert(name.clone()) {
+            self.names.push_back(name);
+        }
+    }
+
+    fn pop_unless(&mut self, is_running: impl Fn(&str) -> bool) -> Option<String> {
+        let place = self.names.iter().position(|name| !is_running(name))?;
+        let name = self.names.remove(place)?;
+        self.known.remove(&name);
+        Some(name)
+    }
+
+    fn clear(&mut self) {
+        self.names.clear();
+        self.known.clear();
+    }
+}

@@ -1,0 +1,5 @@
+//! The pull sources, one file per kind. They know the trait and nothing of the database or of each other.
+
+pub mod file;
+pub mod http;
+pub mod memory;

@@ -1,0 +1,337 @@
+//! `type = "http"`: an API that answers pages of JSON, asked as `GET url?after_id=41&limit=1000`.
+//!
+//! One call sends one request and no other: no redirects, no proxies, no library retries, no kept connections (a kept
+//! connection that the server closes at the wrong moment leaves a request whose outcome nobody knows).
+
+use std::io::Write;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use flate2::write::MultiGzDecoder;
+use futures_util::StreamExt;
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER,
+};
+use reqwest::{Client, Response, StatusCode, redirect, retry};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::mapping::{Mapping, PageError};
+use crate::source::{EventSource, FailureClass, Page, SourceError};
+use crate::telemetry::chain;
+
+/// Longest time for name resolution, TCP and TLS together. Within the request's own timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much of a body that broke a size limit is kept as a dead letter.
+const KEPT_OF_OVERSIZED: usize = 1 << 20;
+
+/// What an HTTP source needs to know.
+#[derive(Clone)]
+pub struct HttpOptions {
+    /// Where events are asked for.
+    pub url: Url,
+    /// Further request headers.
+    pub headers: Vec<(String, SecretString)>,
+    /// Where the parts of an event stand.
+    pub mapping: Mapping,
+    /// Longest whole request, from name resolution to the last byte of the body.
+    pub timeout: Duration,
+    /// Largest body, as sent and as unpacked, in bytes.
+    pub max_page_bytes: usize,
+}
+
+/// An HTTP source.
+pub struct HttpSource {
+    client: Client,
+    url: Url,
+    mapping: Mapping,
+    max_page_bytes: usize,
+}
+
+/// Why an HTTP source cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpSourceError {
+    /// A header has a name or a value that HTTP does not allow.
+    #[error("header {0:?} is not a valid HTTP header")]
+    Header(String),
+    /// The client cannot be set up.
+    #[error("failed to set up the HTTP client")]
+    Client(#[source] reqwest::Error),
+}
+
+impl HttpSource {
+    /// Sets up the client.
+    ///
+    /// # Errors
+    ///
+    /// A header is not valid, or TLS cannot be set up.
+    pub fn new(options: HttpOptions) -> Result<Self, HttpSourceError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        for (name, value) in &options.headers {
+            let invalid = || HttpSourceError::Header(name.clone());
+            let key: HeaderName = name.parse().map_err(|_| invalid())?;
+            let mut value: HeaderValue = value.expose_secret().parse().map_err(|_| invalid())?;
+            value.set_sensitive(true);
+            headers.insert(key, value);
+        }
+        let client = Client::builder()
+            .user_agent(concat!("eventloader/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .no_proxy()
+            .referer(false)
+            .http1_only()
+            .pool_max_idle_per_host(0)
+            .connect_timeout(CONNECT_TIMEOUT.min(options.timeout))
+            .timeout(options.timeout)
+            .build()
+            .map_err(HttpSourceError::Client)?;
+        Ok(Self {
+            client,
+            url: options.url,
+            mapping: options.mapping,
+            max_page_bytes: options.max_page_bytes,
+        })
+    }
+
+    fn window_url(&self, after_id: i64, limit: u32) -> Url {
+        let mut url = self.url.clone();
+        url.query_pairs_mut()
+            .append_pair("after_id", &after_id.to_string())
+            .append_pair("limit", &limit.to_string());
+        url
+    }
+
+    async fn read_page(
+        &self,
+        response: Response,
+        answered_at: Instant,
+    ) -> Result<Page, SourceError> {
+        let encoding = response
+            .headers()
+            .get(CONTENT_ENCODING)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase());
+        let sent = self.read_body(response).await?;
+        let body = match encoding.as_deref() {
+            None | Some("" | "identity") => sent,
+            Some("gzip" | "x-gzip") => gunzip(&sent, self.max_page_bytes)?,
+            Some(other) => {
+                return Err(invalid(
+                    format!("content-encoding {other:?} was not asked for; gzip was"),
+                    sent,
+                ));
+            }
+        };
+        let items = self
+            .mapping
+            .items_of_page(&body)
+            .map_err(|error: PageError| SourceError::invalid_page(&error, body.clone()))?;
+        Ok(Page { items, body, answered_at: Some(answered_at) })
+    }
+
+    async fn read_body(&self, response: Response) -> Result<Bytes, SourceError> {
+        let mut body = BytesMut::new();
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| {
+                let error = error.without_url();
+                if error.is_timeout() {
+                    SourceError::unknown("the body did not arrive within the timeout")
+                } else {
+                    SourceError::unknown(format!("the body is truncated: {}", chain(&error)))
+                }
+            })?;
+            if body.len() + chunk.len() > self.max_page_bytes {
+                body.extend_from_slice(&chunk[..chunk.len().min(KEPT_OF_OVERSIZED)]);
+                return Err(oversized("body", self.max_page_bytes, &body));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+}
+
+#[async_trait]
+impl EventSource for HttpSource {
+    async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError> {
+        let request = self.client.get(self.window_url(after_id, limit));
+        let response = request.send().await.map_err(|error| send_error(error.without_url()))?;
+        let answered_at = Instant::now();
+        match response.status() {
+            StatusCode::OK => self.read_page(response, answered_at).await,
+            StatusCode::NO_CONTENT => {
+                Ok(Page { answered_at: Some(answered_at), ..Page::default() })
+            }
+            status => Err(status_error(status, response.headers(), Utc::now())),
+        }
+    }
+}
+
+/// Only what certainly never became a request is "not sent".
+fn send_error(error: reqwest::Error) -> SourceError {
+    let cause = chain(&error);
+    if error.is_connect() {
+        SourceError::not_sent(format!("cannot connect: {cause}"))
+    } else if error.is_builder() {
+        SourceError::not_sent(format!("cannot make the request: {cause}"))
+    } else if error.is_timeout() {
+        SourceError::unknown("no answer within the timeout")
+    } else {
+        SourceError::unknown(format!("the connection broke before an answer: {cause}"))
+    }
+}
+
+/// What a status other than 200 and 204 means.
+fn status_error(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> SourceError {
+    let retry_after = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| parse_retry_after(value, now));
+    let (class, hint) = match status.as_u16() {
+        429 | 503 => (FailureClass::Refused, ""),
+        401 | 403 => (FailureClass::Rejected, "; check the headers (token) of the source"),
+        404 | 410 => (FailureClass::Rejected, "; check the url of the source"),
+        300..=399 => {
+            (FailureClass::Rejected, "; redirects are not followed, set the url to where it points")
+        }
+        400..=499 => (FailureClass::Rejected, "; the source does not accept this request"),
+        500..=599 => (FailureClass::Unknown, ""),
+        _ => (FailureClass::Rejected, "; expected 200 or 204"),
+    };
+    let target =
+        match (status.is_redirection(), headers.get(LOCATION).and_then(|v| v.to_str().ok())) {
+            (true, Some(location)) => format!(" ({})", without_query(location)),
+            _ => String::new(),
+        };
+    SourceError::new(class, format!("the source answered {status}{hint}{target}"))
+        .with_retry_after(retry_after)
+}
+
+/// A redirect's target without what may be a secret.
+fn without_query(location: &str) -> String {
+    let shown = location.split(['?', '#']).next().unwrap_or_default();
+    match shown.rsplit_once('@') {
+        Some((_, host)) => host.chars().take(200).collect(),
+        None => shown.chars().filter(|c| !c.is_control()).take(200).collect(),
+    }
+}
+
+/// `Retry-After` in both its forms (RFC 9110, section 10.2.3): seconds, or a date. A date in the past is zero; text
+/// that is neither is `None`. Seconds beyond what fits are as many as fit: the policy caps them.
+fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
+    }
+    let date = DateTime::parse_from_rfc2822(value).ok()?;
+    Some((date.with_timezone(&Utc) - now).to_std().unwrap_or_default())
+}
+
+/// Unpacks, and stops as soon as the limit is passed, so that a bomb costs no more than the limit.
+fn gunzip(sent: &Bytes, max_bytes: usize) -> Result<Bytes, SourceError> {
+    let mut decoder = MultiGzDecoder::new(Limited { out: Vec::new(), max_bytes, exceeded: false });
+    let outcome = decoder.write_all(sent).and_then(|()| decoder.try_finish());
+    let limited = decoder.get_ref();
+    if limited.exceeded {
+        return Err(oversized("unpacked body", max_bytes, &limited.out));
+    }
+    outcome.map_err(|error| invalid(format!("the gzip body is damaged: {error}"), sent.clone()))?;
+    Ok(Bytes::from(std::mem::take(&mut decoder.get_mut().out)))
+}
+
+struct Limited {
+    out: Vec<u8>,
+    max_bytes: usize,
+    exceeded: bool,
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.out.len() + bytes.len() > self.max_bytes {
+            self.exceeded = true;
+            return Err(std::io::Error::other("over the limit"));
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn oversized(what: &str, max_bytes: usize, so_far: &[u8]) -> SourceError {
+    let kept = &so_far[..so_far.len().min(KEPT_OF_OVERSIZED)];
+    invalid(
+        format!(
+            "the {what} is larger than max_page_bytes = {max_bytes}; lower batch_size or raise max_page_bytes (its \
+             first {} bytes are kept)",
+            kept.len()
+        ),
+        Bytes::copy_from_slice(kept),
+    )
+}
+
+fn invalid(reason: String, body: Bytes) -> SourceError {
+    SourceError {
+        page: Some(body),
+        ..SourceError::new(FailureClass::InvalidPage, format!("invalid page: {reason}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let now = DateTime::parse_from_rfc3339("2026-11-20T12:00:00Z").unwrap().with_timezone(&Utc);
+        let cases = [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("99999999999999999999999", Some(u64::from(u32::MAX))),
+            ("Fri, 20 Nov 2026 12:01:30 GMT", Some(90)),
+            ("Fri, 20 Nov 2026 11:00:00 GMT", Some(0)),
+            ("-5", None),
+            ("soon", None),
+            ("", None),
+        ];
+        for (value, want) in cases {
+            assert_eq!(parse_retry_after(value, now), want.map(Duration::from_secs), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_gzip_bomb_stops_at_the_limit() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&vec![b' '; 50 << 20]).unwrap();
+        let bomb = Bytes::from(encoder.finish().unwrap());
+        assert!(bomb.len() < 100_000);
+        let error = gunzip(&bomb, 1 << 20).unwrap_err();
+        assert_eq!(error.class, FailureClass::InvalidPage);
+        assert!(error.reason.contains("max_page_bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_truncated_gzip_body_is_invalid() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(b"[]").unwrap();
+        let mut bytes = encoder.finish().unwrap();
+        bytes.truncate(bytes.len() - 6);
+        let error = gunzip(&Bytes::from(bytes), 1 << 20).unwrap_err();
+        assert!(error.reason.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_redirect_is_shown_without_its_secrets() {
+        assert_eq!(without_query("https://u:p@host/path?token=x#y"), "host/path");
+    }
+}

@@ -1,0 +1,89 @@
+//! The only SQL of the product: one file per table, verbs as names.
+//!
+//! Every function takes its executor first, so the caller chooses pool, connection or transaction. What has to be one
+//! round trip and one transaction is a function in the database (`migrations/`); the rest is plain statements.
+
+pub mod dead_letter;
+pub mod event;
+pub mod inbox;
+pub mod lease;
+pub mod request_log;
+pub mod source;
+
+use std::time::Duration;
+
+use sqlx::postgres::types::PgInterval;
+
+/// A statement that did not give an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {operation}")]
+pub struct StoreError {
+    /// What was tried, completing "failed to …".
+    pub operation: &'static str,
+    /// What the driver or the server said.
+    #[source]
+    pub cause: sqlx::Error,
+}
+
+/// What can be done about a [`StoreError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The database is away, busy or starting, or rolled us back: the same call again, later. Whether this one was
+    /// carried out is unknown; calls that change something are told apart by token, so repeating them is safe.
+    TryAgain,
+    /// A value broke a rule of the data: the same call fails the same way, other rows may pass.
+    SetRowAside,
+    /// The database refuses us as we are (rights, schema, password): somebody has to act.
+    NeedsOperator,
+}
+
+impl StoreError {
+    /// The one place that maps what PostgreSQL says to what we do.
+    pub fn remedy(&self) -> Remedy {
+        let sqlx::Error::Database(error) = &self.cause else {
+            return Remedy::TryAgain;
+        };
+        let code = error.code().unwrap_or_default();
+        match code.get(..2).unwrap_or_default() {
+            // Data exceptions, broken constraints, program limits (jsonb depth and size), `raise exception`.
+            "22" | "23" | "54" | "P0" => Remedy::SetRowAside,
+            // Authorisation, catalogue, syntax and access rules, object not in the state needed.
+            "28" | "3D" | "3F" | "42" | "0A" => Remedy::NeedsOperator,
+            _ => Remedy::TryAgain,
+        }
+    }
+
+    /// A hint for the commonest traps.
+    pub fn hint(&self) -> Option<&'static str> {
+        let sqlx::Error::Database(error) = &self.cause else { return None };
+        match error.code().as_deref().unwrap_or_default() {
+            "42501" => Some(
+                "grant the role: `grant eventloader_runtime to <user>` (as the owner of the schema)",
+            ),
+            "42P01" | "42883" | "3F000" => Some("run `eventloader migrate` first"),
+            "28P01" | "28000" => Some("check user and password of the database URL"),
+            "3D000" => Some("create the database first: `createdb <name>`"),
+            "53100" => Some("the disk of the database is full"),
+            "53300" => Some("lower [database] max_connections, or raise the server's"),
+            "42P05" | "26000" => Some(
+                "a pooler in transaction mode is in the way; connect to PostgreSQL directly or use session mode",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Names the operation of a failed statement.
+pub(crate) fn failed_to(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |cause| StoreError { operation, cause }
+}
+
+/// A duration as PostgreSQL's interval, in whole microseconds, rounded down.
+pub(crate) fn interval(duration: Duration) -> PgInterval {
+    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}
+
+/// Who acts by hand, for the audit log.
+#[derive(Clone, Debug)]
+pub struct Actor(pub String);

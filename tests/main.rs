@@ -1,0 +1,5 @@
+//! The one integration-test binary. Every test has a database of its own on a private PostgreSQL, started by the same
+//! launcher that the product uses, and real HTTP servers that keep their own log of what they were asked.
+
+mod loading;
+mod support;

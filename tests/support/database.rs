@@ -1,0 +1,116 @@
+//! One private PostgreSQL for the whole run, one database per test.
+
+use std::sync::{LazyLock, mpsc};
+
+use eventloader::postgres::embedded::{Durability, Embedded, EmbeddedOptions};
+use eventloader::postgres::{migrate, pool};
+use secrecy::ExposeSecret;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, Executor, PgPool};
+use url::Url;
+
+const TEMPLATE: &str = "migrated";
+
+/// The server. It is stopped and removed when the test process ends, however it ends.
+struct Server {
+    options: PgConnectOptions,
+    url: Url,
+}
+
+static SERVER: LazyLock<Server> = LazyLock::new(|| {
+    // A thread with a runtime of its own: the server outlives the runtime of the test that happens to come first.
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            sender.send(start().await).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    receiver.recv().unwrap()
+});
+
+async fn start() -> Server {
+    let data_dir = std::env::temp_dir().join(format!("eventloader-test-{}", std::process::id()));
+    let mut embedded = Embedded::start(EmbeddedOptions {
+        data_dir,
+        data_dir_explicit: true,
+        bin_dir: None,
+        path: std::env::var_os("PATH"),
+        durability: Durability::Disposable,
+    })
+    .await
+    .unwrap();
+    embedded.reap_with_process().unwrap();
+    let server = Server {
+        options: embedded.connect_options(),
+        url: embedded.url().expose_secret().parse().unwrap(),
+    };
+    let mut connection = server.options.connect().await.unwrap();
+    connection.execute(sqlx::AssertSqlSafe(format!("create database {TEMPLATE}"))).await.unwrap();
+    connection.close().await.unwrap();
+    migrate::run(&server.options.clone().database(TEMPLATE)).await.unwrap();
+    // The server has to go on: forgetting the handle leaves it to the reaper.
+    std::mem::forget(embedded);
+    server
+}
+
+/// A database for one test.
+pub(crate) struct Database {
+    pub(crate) pool: PgPool,
+    pub(crate) options: PgConnectOptions,
+    /// For programs: `--database-url`.
+    pub(crate) url: String,
+}
+
+impl Database {
+    /// A database with the schema.
+    pub(crate) async fn migrated() -> Self {
+        Self::create(&format!(" template {TEMPLATE}")).await
+    }
+
+    /// A database without anything.
+    pub(crate) async fn empty() -> Self {
+        Self::create("").await
+    }
+
+    async fn create(template: &str) -> Self {
+        let server = &*SERVER;
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let mut connection = server.options.connect().await.unwrap();
+        connection
+            .execute(sqlx::AssertSqlSafe(format!("create database {name}{template}")))
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        let options = server.options.clone().database(&name);
+        let mut url = server.url.clone();
+        url.set_path(&name);
+        Self { pool: pool::lazy(options.clone(), 8), options, url: url.into() }
+    }
+
+    /// One value.
+    pub(crate) async fn value<T>(&self, sql: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// A column.
+    pub(crate) async fn column<T>(&self, sql: &'static str) -> Vec<T>
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(sql).fetch_all(&self.pool).await.unwrap()
+    }
+
+    /// A statement without an answer.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        self.pool.execute(sql).await.unwrap();
+    }
+}

@@ -1,0 +1,186 @@
+//! A real HTTP server that answers what the test says, byte by byte if need be, and keeps its own log.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+/// One request, as the server saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// When its first byte was there.
+    pub(crate) at: Instant,
+    /// `/events`.
+    pub(crate) path: String,
+    pub(crate) after_id: i64,
+    pub(crate) limit: usize,
+    pub(crate) headers: HashMap<String, String>,
+}
+
+/// What the server does about a request.
+pub(crate) enum Reply {
+    /// 200 with this body.
+    Json(String),
+    /// A status with headers and a body.
+    Status(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// These bytes and nothing else; then the connection is closed.
+    Raw(Vec<u8>),
+    /// The connection is closed without a byte.
+    Drop,
+    /// Nothing for this long, then the other reply.
+    After(Duration, Box<Reply>),
+    /// 200, then one byte of a body per interval, without end.
+    Drip(Duration),
+}
+
+type Handler = dyn Fn(&Asked) -> Reply + Send + Sync;
+
+/// A server; it ends with the value.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    log: Arc<Mutex<Vec<Asked>>>,
+    task: AbortHandle,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// Starts on a free port of the loopback address.
+    pub(crate) async fn start(handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let handler: Arc<Handler> = Arc::new(handler);
+        let task = tokio::spawn(accept(listener, Arc::clone(&log), handler)).abort_handle();
+        Self { address, log, task }
+    }
+
+    /// Serves events 1..=`count` of `{"id": n, "n": "…"}`.
+    pub(crate) async fn with_events(count: i64) -> Self {
+        Self::start(move |asked| Reply::Json(page(asked, count))).await
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/events", self.address)
+    }
+
+    /// The requests so far, in the order they came.
+    pub(crate) fn log(&self) -> Vec<Asked> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The `after_id` of each request, in the order they came.
+    pub(crate) fn windows(&self) -> Vec<i64> {
+        self.log().iter().map(|asked| asked.after_id).collect()
+    }
+}
+
+/// The page of a well-behaved source with `count` events.
+pub(crate) fn page(asked: &Asked, count: i64) -> String {
+    let last = count.min(asked.after_id.saturating_add(asked.limit as i64));
+    let events: Vec<String> = (asked.after_id.max(0) + 1..=last)
+        .map(|id| format!(r#"{{"id":{id},"n":"event {id}"}}"#))
+        .collect();
+    format!("[{}]", events.join(","))
+}
+
+async fn accept(listener: TcpListener, log: Arc<Mutex<Vec<Asked>>>, handler: Arc<Handler>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let (log, handler) = (Arc::clone(&log), Arc::clone(&handler));
+        tokio::spawn(async move {
+            // A client that goes away is the client's business.
+            drop(serve(stream, &log, &*handler).await);
+        });
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    log: &Mutex<Vec<Asked>>,
+    handler: &Handler,
+) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.readable().await?;
+    let at = Instant::now();
+    let mut stream = BufReader::new(stream);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        match line.trim_end() {
+            "" => break,
+            text => lines.push(text.to_owned()),
+        }
+    }
+    let Some(asked) = parse(&lines, at) else { return Ok(()) };
+    log.lock().unwrap().push(asked.clone());
+    answer(stream.get_mut(), handler(&asked)).await
+}
+
+fn parse(lines: &[String], at: Instant) -> Option<Asked> {
+    let target = lines.first()?.split(' ').nth(1)?;
+    let url = url::Url::parse("http://server").ok()?.join(target).ok()?;
+    let query: HashMap<_, _> = url.query_pairs().collect();
+    let headers = lines[1..]
+        .iter()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    Some(Asked {
+        at,
+        path: url.path().to_owned(),
+        after_id: query.get("after_id")?.parse().ok()?,
+        limit: query.get("limit")?.parse().ok()?,
+        headers,
+    })
+}
+
+async fn answer(stream: &mut TcpStream, mut reply: Reply) -> std::io::Result<()> {
+    while let Reply::After(delay, then) = reply {
+        tokio::time::sleep(delay).await;
+        reply = *then;
+    }
+    match reply {
+        Reply::Json(body) => {
+            let headers = vec![("content-type", "application/json".to_owned())];
+            stream.write_all(&response(200, &headers, body.as_bytes())).await?;
+        }
+        Reply::Status(status, headers, body) => {
+            stream.write_all(&response(status, &headers, &body)).await?;
+        }
+        Reply::Raw(bytes) => stream.write_all(&bytes).await?,
+        Reply::Drop | Reply::After(..) => {}
+        Reply::Drip(interval) => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await?;
+            loop {
+                stream.write_all(b" ").await?;
+                tokio::time::sleep(interval).await;
+            }
+        }
+    }
+    stream.shutdown().await
+}
+
+fn response(status: u16, headers: &[(&'static str, String)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!(
+        "HTTP/1.1 {status} Status\r\ncontent-length: {}\r\nconnection: close\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    [head.as_bytes(), body].concat()
+}

@@ -1,0 +1,90 @@
+//! The real binary, run as a process.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::database::Database;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_eventloader");
+
+/// A directory with a configuration file, from which the binary is run.
+pub(crate) struct Program {
+    directory: TempDir,
+    database_url: Option<String>,
+}
+
+/// What a finished command said.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    /// Standard output as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
+
+impl Program {
+    /// With this text as `eventloader.toml`.
+    pub(crate) fn new(database: &Database, configuration: &str) -> Self {
+        Self { database_url: Some(database.url.clone()), ..Self::without_database(configuration) }
+    }
+
+    /// Without a database URL: the binary finds its own.
+    pub(crate) fn without_database(configuration: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("eventloader.toml"), configuration).unwrap();
+        Self { directory, database_url: None }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The binary with arguments and nothing of the test's own environment but `PATH`.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("USER", "tester")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        if let Some(url) = &self.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        command
+    }
+
+    /// Runs to the end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Finished {
+        let output = self.command(arguments).output().await.unwrap();
+        Finished {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Starts and leaves running; log lines go to `log` in the directory.
+    pub(crate) fn start(&self, arguments: &[&str], log: &str) -> Child {
+        let log = std::fs::File::create(self.path(log)).unwrap();
+        self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+}
+
+/// Sends a signal by its number.
+pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
