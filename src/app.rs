@@ -26,7 +26,7 @@ use crate::telemetry::chain;
 const HINT_CAPACITY: usize = 1024;
 
 /// A net below the sources' own deadlines, for those that have none.
-const SOURCE_DEADLINE: Duration = Duration::from_secs(60);
+const SOURCE_DEADLINE: Duration = Duration::from_mins(1);
 
 /// What `eventloader run` runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -134,7 +134,6 @@ async fn run_on(database: &Database, config: &Config, roles: &[Role]) -> Result<
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the composition root starts the parts")]
 fn spawn<T: Send + 'static>(
     part: impl Future<Output = T> + Send + 'static,
 ) -> AbortOnDropHandle<T> {

@@ -14,7 +14,7 @@ use crate::postgres::pool;
 use crate::telemetry::chain;
 
 /// How long to wait for a database that is not up yet.
-const STARTUP_PATIENCE: Duration = Duration::from_secs(60);
+const STARTUP_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why there is no database to work with.
 #[derive(Debug, thiserror::Error)]

@@ -51,7 +51,7 @@ pub async fn replay(
         return Ok(Replay::Gone);
     };
     let body = dead_letter::body(&mut *transaction, id).await?.unwrap_or_default();
-    let (detail, payload) = match prepare(&letter, Bytes::from(body), max_event_bytes) {
+    let (detail, payload) = match prepare(&letter, &Bytes::from(body), max_event_bytes) {
         Ok(prepared) => prepared,
         Err(reason) => return Ok(Replay::Refused(reason)),
     };
@@ -78,7 +78,7 @@ pub async fn replay(
 /// Judges a dead letter again, without the database.
 fn prepare(
     letter: &DeadLetter,
-    body: Bytes,
+    body: &Bytes,
     max_event_bytes: usize,
 ) -> Result<(Detail, String), String> {
     match letter.kind.as_str() {
@@ -106,7 +106,7 @@ fn prepare(
         .parse()
         .map_err(|error| format!("its payload pointer is wrong: {error}"))?;
     let mapping = Mapping { payload, max_event_bytes, ..Mapping::default() };
-    match mapping.item_with_id(&body, event_id) {
+    match mapping.item_with_id(body, event_id) {
         Item::Good(event) => Ok((detail, event.payload.as_str().to_owned())),
         Item::Bad(bad) => Err(format!("it still cannot be stored: {}", bad.reason)),
     }

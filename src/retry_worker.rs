@@ -200,7 +200,7 @@ impl RetryWorker {
                 }
                 Ok(MoveOutcome::Nothing | MoveOutcome::Busy) => return Ok(Turn::Drained(report)),
                 Err(error) if error.remedy() == Remedy::SetRowAside && limit > 1 => {
-                    limit = limit.div_ceil(2)
+                    limit = limit.div_ceil(2);
                 }
                 Err(error) if error.remedy() == Remedy::SetRowAside => {
                     match self.fail_first(source_name, &error).await? {

@@ -54,9 +54,10 @@ impl EventStorage for OtherDatabase {
         let Some(rows) = inbox::lock_batch(&mut here, source_name, limit).await? else {
             return Ok(MoveOutcome::Busy);
         };
-        let conflicts = match rows.is_empty() {
-            true => Vec::new(),
-            false => event::store(&self.events, source_name, &rows).await?,
+        let conflicts = if rows.is_empty() {
+            Vec::new()
+        } else {
+            event::store(&self.events, source_name, &rows).await?
         };
         let ids: Vec<i64> = rows.iter().map(|row| row.event_id).collect();
         inbox::finish_batch(&mut here, source_name, &ids, &conflicts).await?;

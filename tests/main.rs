@@ -1,5 +1,7 @@
 //! The one integration-test binary. Every test has a database of its own on a private PostgreSQL, started by the same
 //! launcher that the product uses, and real HTTP servers that keep their own log of what they were asked.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod loading;
 mod support;

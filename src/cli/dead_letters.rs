@@ -59,6 +59,7 @@ pub(super) struct Choice {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Bulk {
     /// Their numbers
     #[arg(required_unless_present = "all")]
@@ -130,7 +131,7 @@ fn list(context: &Context, letters: &[DeadLetter], json: bool) -> Result<(), Fai
     if json {
         return context.output.json(&letters);
     }
-    let rows = letters
+    let rows: Vec<_> = letters
         .iter()
         .map(|l| {
             vec![
@@ -148,7 +149,7 @@ fn list(context: &Context, letters: &[DeadLetter], json: bool) -> Result<(), Fai
         .collect();
     context.output.table(
         &["id", "kind", "origin", "reference", "bytes", "attempts", "failed", "replayed", "reason"],
-        rows,
+        &rows,
         "no dead letters",
     )
 }

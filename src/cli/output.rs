@@ -35,7 +35,7 @@ impl Output {
     pub(super) fn table(
         &self,
         header: &[&str],
-        rows: Vec<Vec<String>>,
+        rows: &[Vec<String>],
         nothing: &str,
     ) -> Result<(), Failure> {
         if rows.is_empty() {

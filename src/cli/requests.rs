@@ -104,7 +104,7 @@ fn list(context: &Context, requests: &[Request], json: bool) -> Result<(), Failu
     if json {
         return context.output.json(&requests);
     }
-    let rows = requests
+    let rows: Vec<_> = requests
         .iter()
         .map(|r| {
             vec![
@@ -121,7 +121,7 @@ fn list(context: &Context, requests: &[Request], json: bool) -> Result<(), Failu
         .collect();
     context.output.table(
         &["id", "source", "after id", "attempt", "status", "events", "created", "error"],
-        rows,
+        &rows,
         "no requests",
     )
 }

@@ -106,7 +106,7 @@ async fn list(context: &Context, pool: &PgPool, json: bool) -> Result<(), Failur
     if json {
         return context.output.json(&sources);
     }
-    let rows = sources
+    let rows: Vec<_> = sources
         .iter()
         .map(|s| {
             vec![
@@ -120,7 +120,7 @@ async fn list(context: &Context, pool: &PgPool, json: bool) -> Result<(), Failur
         .collect();
     context.output.table(
         &["source", "type", "state", "requested", "stored"],
-        rows,
+        &rows,
         "no sources: `eventloader run` makes those of the configuration known",
     )
 }
@@ -137,11 +137,10 @@ async fn seek(context: &Context, pool: &PgPool, seek: &Seek) -> Result<(), Failu
     let (name, to) = (seek.source.as_str(), seek.to);
     let known = source::status(pool, Some(name)).await?;
     let before = known.first().ok_or_else(|| unknown(name))?.last_requested_id;
-    let effect = match to < before {
-        true => {
-            "events after it are asked for again; those in the event log are recognised by their id"
-        }
-        false => "events up to it are never asked for",
+    let effect = if to < before {
+        "events after it are asked for again; those in the event log are recognised by their id"
+    } else {
+        "events up to it are never asked for"
     };
     if !seek.dry_run {
         let question = format!("Move the cursor of {name} from {before} to {to} ({effect})?");

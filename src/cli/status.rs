@@ -71,7 +71,7 @@ fn print(context: &Context, report: &Report) -> Result<(), Failure> {
         "inbox {}{oldest} · last position {} · dead letters {}\n",
         totals.inbox_count, totals.last_position, totals.dead_letter_count
     ))?;
-    let rows = report.sources.iter().map(row).collect();
+    let rows: Vec<_> = report.sources.iter().map(row).collect();
     context.output.table(
         &[
             "source",
@@ -84,7 +84,7 @@ fn print(context: &Context, report: &Report) -> Result<(), Failure> {
             "last request",
             "reason",
         ],
-        rows,
+        &rows,
         "no sources: `eventloader run` makes those of the configuration known",
     )?;
     for source in &report.sources {

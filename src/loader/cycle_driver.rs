@@ -98,7 +98,7 @@ pub(super) async fn run_cycle(
     let ending = loop {
         let event = match effect {
             Effect::Claim(token) => driver.claim(token).await,
-            Effect::MeasureAge => driver.measure_age(),
+            Effect::MeasureAge => Some(driver.measure_age()),
             Effect::Fetch(grant) => driver.fetch(&grant).await,
             Effect::Deposit(grant, deposit) => driver.deposit(&grant, &deposit).await,
             Effect::Close(grant, close) => driver.close(&grant, &close).await,
@@ -107,7 +107,7 @@ pub(super) async fn run_cycle(
         let Some(event) = event else { break Ending::Refused };
         (state, effect) = cycle::step(&rules, state, event);
     };
-    driver.report(ending)
+    driver.report(&ending)
 }
 
 impl Driver<'_> {
@@ -143,11 +143,11 @@ impl Driver<'_> {
         })
     }
 
-    fn measure_age(&self) -> Option<Event> {
+    fn measure_age(&self) -> Event {
         if self.stop.intake.is_cancelled() {
-            return Some(Event::Stopping);
+            return Event::Stopping;
         }
-        Some(Event::GrantAged(self.claimed_at.elapsed()))
+        Event::GrantAged(self.claimed_at.elapsed())
     }
 
     /// Sends the request. The lease is renewed while it runs; losing it changes nothing here, because the deposit is
@@ -365,20 +365,20 @@ impl Driver<'_> {
         self.trouble = Some(Trouble { error: chain(error), hint: error.hint() });
     }
 
-    fn report(self, ending: Ending) -> CycleReport {
+    fn report(self, ending: &Ending) -> CycleReport {
         let since_answer = self.known_at.map_or(Duration::ZERO, |at| at.elapsed());
         let min_interval = self.source.settings.min_interval;
         if let Ending::Denied { reason: Denial::Missing, .. } = ending {
             tracing::error!(source_name = self.source.source_name, "the source is not registered");
         }
-        let lost = match &ending {
+        let lost = match ending {
             Ending::ClaimLost(token) => Some(*token),
             _ => None,
         };
         // A reply that was lost and then given again is no trouble any more.
         let trouble = if lost.is_some() { self.trouble } else { None };
         CycleReport {
-            next_in: pace::next_look(&ending, min_interval, since_answer, rand::random()),
+            next_in: pace::next_look(ending, min_interval, since_answer, rand::random()),
             granted: self.granted,
             took: self.took,
             lost_token: lost,

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_denied_claim_keeps_its_permit() {
-        let mut pacer = Pacer::new(Duration::from_secs(60));
+        let mut pacer = Pacer::new(Duration::from_mins(1));
         assert!(pacer.permit().is_ok());
         assert!(pacer.permit().is_ok(), "the first permit was not used");
         pacer.granted();

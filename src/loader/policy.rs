@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// Longest `Retry-After` that is honoured. A source that asks for more is asked again after this.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// Attempts at one window, the first included, before `on_failure = "retry"` holds it for an operator.
 pub const WINDOW_ATTEMPTS_MAX: u32 = 5;
@@ -79,7 +79,7 @@ impl Backoff {
 
 /// Windows of unknown outcome and inbox rows that could not be moved: 1 s × 4 up to 300 s.
 pub const RETRY_BACKOFF: Backoff =
-    Backoff { base: Duration::from_secs(1), factor: 4, cap: Duration::from_secs(300) };
+    Backoff { base: Duration::from_secs(1), factor: 4, cap: Duration::from_mins(5) };
 
 /// One row of the policy table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +95,9 @@ pub struct Policy {
 /// The table of DESIGN section 5.
 pub const fn policy(class: FailureClass) -> Policy {
     const SHORT: Backoff =
-        Backoff { base: Duration::from_secs(1), factor: 2, cap: Duration::from_secs(60) };
+        Backoff { base: Duration::from_secs(1), factor: 2, cap: Duration::from_mins(1) };
     const LONG: Backoff =
-        Backoff { base: Duration::from_secs(60), factor: 2, cap: Duration::from_secs(300) };
+        Backoff { base: Duration::from_mins(1), factor: 2, cap: Duration::from_mins(5) };
     match class {
         FailureClass::NotSent | FailureClass::Refused => {
             Policy { verdict: Verdict::Release, backoff: SHORT, health: Health::BackingOff }

@@ -104,7 +104,8 @@ async fn applied(connection: &mut PgConnection) -> Result<HashSet<i64>, sqlx::Er
 
 async fn explain(error: MigrateError, connection: &mut PgConnection) -> SchemaError {
     let denied = |error: &sqlx::Error| {
-        error.as_database_error().and_then(|e| e.code()).as_deref() == Some("42501")
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref()
+            == Some("42501")
     };
     match error {
         MigrateError::VersionMismatch(version) => SchemaError::Different(version),

@@ -125,7 +125,7 @@ impl HttpSource {
             Some("gzip" | "x-gzip") => gunzip(&sent, self.max_page_bytes)?,
             Some(other) => {
                 return Err(invalid(
-                    format!("content-encoding {other:?} was not asked for; gzip was"),
+                    &format!("content-encoding {other:?} was not asked for; gzip was"),
                     sent,
                 ));
             }
@@ -163,7 +163,7 @@ impl HttpSource {
 impl EventSource for HttpSource {
     async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError> {
         let request = self.client.get(self.window_url(after_id, limit));
-        let response = request.send().await.map_err(|error| send_error(error.without_url()))?;
+        let response = request.send().await.map_err(|error| send_error(&error.without_url()))?;
         let answered_at = Instant::now();
         match response.status() {
             StatusCode::OK => self.read_page(response, answered_at).await,
@@ -176,8 +176,8 @@ impl EventSource for HttpSource {
 }
 
 /// Only what certainly never became a request is "not sent".
-fn send_error(error: reqwest::Error) -> SourceError {
-    let cause = chain(&error);
+fn send_error(error: &reqwest::Error) -> SourceError {
+    let cause = chain(error);
     if error.is_connect() {
         SourceError::not_sent(format!("cannot connect: {cause}"))
     } else if error.is_builder() {
@@ -243,7 +243,8 @@ fn gunzip(sent: &Bytes, max_bytes: usize) -> Result<Bytes, SourceError> {
     if limited.exceeded {
         return Err(oversized("unpacked body", max_bytes, &limited.out));
     }
-    outcome.map_err(|error| invalid(format!("the gzip body is damaged: {error}"), sent.clone()))?;
+    outcome
+        .map_err(|error| invalid(&format!("the gzip body is damaged: {error}"), sent.clone()))?;
     Ok(Bytes::from(std::mem::take(&mut decoder.get_mut().out)))
 }
 
@@ -271,7 +272,7 @@ impl Write for Limited {
 fn oversized(what: &str, max_bytes: usize, so_far: &[u8]) -> SourceError {
     let kept = &so_far[..so_far.len().min(KEPT_OF_OVERSIZED)];
     invalid(
-        format!(
+        &format!(
             "the {what} is larger than max_page_bytes = {max_bytes}; lower batch_size or raise max_page_bytes (its \
              first {} bytes are kept)",
             kept.len()
@@ -280,7 +281,7 @@ fn oversized(what: &str, max_bytes: usize, so_far: &[u8]) -> SourceError {
     )
 }
 
-fn invalid(reason: String, body: Bytes) -> SourceError {
+fn invalid(reason: &str, body: Bytes) -> SourceError {
     SourceError {
         page: Some(body),
         ..SourceError::new(FailureClass::InvalidPage, format!("invalid page: {reason}"))

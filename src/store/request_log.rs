@@ -51,7 +51,7 @@ pub async fn claim(
         .bind(request.source_name)
         .bind(request.owner)
         .bind(request.token)
-        .bind(i64::from(request.limit).min(10_000) as i32)
+        .bind(request.limit.min(10_000).cast_signed())
         .bind(interval(request.lease_ttl))
         .bind(interval(request.min_interval))
         // The grace lets a holder that is only slow deposit what it fetched before its window shows as orphaned.
