@@ -12,11 +12,11 @@ use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::mapping::Mapping;
-use crate::retry_worker::RetryWorker;
+use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
 use crate::sources::file::{FileOptions, FileSource};
-use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
+use crate::sources::http::{self, HttpOptions, HttpSource, HttpSourceError};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
 use crate::store::source::{self, Registration};
@@ -52,6 +52,9 @@ pub enum AppError {
         #[source]
         cause: HttpSourceError,
     },
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    HttpClient(HttpSourceError),
     /// A source has the name of a stream that an application writes.
     #[error(
         "source {0} cannot be loaded: the stream of that name belongs to an application; rename the source"
@@ -99,12 +102,13 @@ async fn run_on(database: &Database, config: &Config, roles: &[Role]) -> Result<
     let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
     let stop = Stop::default();
     let counters = Arc::new(Counters::default());
-    let worker = retry_worker(&database.pool, config).await?;
+    let shares = Shares::of(config.database.max_connections);
+    let worker = retry_worker(&database.share(shares.retry_worker), config).await?;
     let moved = Arc::clone(&worker.moved);
     let owner = owner();
     tracing::info!(owner, source_count = sources.len(), ?roles, "eventloader is running");
     let loader = Loader {
-        pool: database.pool.clone(),
+        pool: database.share(shares.loader),
         owner,
         sources,
         concurrency: config.loader.concurrency,
@@ -160,6 +164,20 @@ async fn join(
     }
 }
 
+/// Connections for each part.
+struct Shares {
+    loader: u32,
+    retry_worker: u32,
+}
+
+impl Shares {
+    /// Splits `max_connections`. With too few to split, each part has one.
+    fn of(max_connections: u32) -> Self {
+        let retry_worker = (max_connections / 2).clamp(1, retry_worker::SOURCES_AT_ONCE);
+        Self { retry_worker, loader: max_connections.saturating_sub(retry_worker).max(1) }
+    }
+}
+
 /// The retry worker that the configuration asks for.
 ///
 /// # Errors
@@ -199,31 +217,32 @@ async fn register(pool: &PgPool, config: &Config) -> Result<(), AppError> {
 }
 
 fn load_sources(config: &Config) -> Result<Vec<LoadedSource>, AppError> {
-    config.sources.iter().map(load_source).collect()
+    let client = http::client().map_err(AppError::HttpClient)?;
+    config.sources.iter().map(|source| load_source(source, &client)).collect()
 }
 
-fn load_source(config: &SourceConfig) -> Result<LoadedSource, AppError> {
+fn load_source(config: &SourceConfig, client: &reqwest::Client) -> Result<LoadedSource, AppError> {
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
-        SourceKind::Http(http) => {
+        SourceKind::Http(api) => {
             let options = HttpOptions {
-                url: http.url.clone(),
-                headers: http.headers.clone(),
+                url: api.url.clone(),
+                headers: api.headers.clone(),
                 mapping: Mapping {
-                    items: http.items.clone(),
-                    id: http.id.clone(),
-                    event_type: http.event_type.clone(),
-                    occurred_at: http.occurred_at.clone(),
-                    message_id: http.message_id.clone(),
-                    payload: http.payload.clone(),
-                    max_event_bytes: http.max_event_bytes,
+                    items: api.items.clone(),
+                    id: api.id.clone(),
+                    event_type: api.event_type.clone(),
+                    occurred_at: api.occurred_at.clone(),
+                    message_id: api.message_id.clone(),
+                    payload: api.payload.clone(),
+                    max_event_bytes: api.max_event_bytes,
                 },
-                timeout: http.timeout,
-                max_page_bytes: http.max_page_bytes,
+                timeout: api.timeout,
+                max_page_bytes: api.max_page_bytes,
             };
-            let source = HttpSource::new(options)
+            let source = HttpSource::new(client.clone(), options)
                 .map_err(|cause| AppError::Source { source_name: source_name.clone(), cause })?;
-            (Arc::new(source), http.timeout + Duration::from_secs(1))
+            (Arc::new(source), api.timeout + Duration::from_secs(1))
         }
         SourceKind::File(file) => {
             let options = FileOptions {

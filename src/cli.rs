@@ -153,9 +153,10 @@ impl From<AppError> for Failure {
             AppError::Source { .. } | AppError::StreamTaken(_) => {
                 Self { code: CONFIGURATION, message: chain(&error), hint: None }
             }
-            AppError::Signals(_) | AppError::PartEnded(_) | AppError::SecondSignal => {
-                Self::new(chain(&error))
-            }
+            AppError::HttpClient(_)
+            | AppError::Signals(_)
+            | AppError::PartEnded(_)
+            | AppError::SecondSignal => Self::new(chain(&error)),
         }
     }
 }

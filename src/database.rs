@@ -81,6 +81,12 @@ impl Database {
         Ok(Self { pool, options, embedded })
     }
 
+    /// A pool of its own for one part, so that a part with many waiters does not keep the others from working. The caller
+    /// sees to it that all shares together stay within `max_connections`.
+    pub fn share(&self, max_connections: u32) -> PgPool {
+        pool::lazy(self.options.clone(), max_connections)
+    }
+
     /// Brings the schema up to date.
     ///
     /// # Errors

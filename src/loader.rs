@@ -107,8 +107,8 @@ pub struct Loader {
 const DATABASE_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(250), factor: 2, cap: Duration::from_secs(5) };
 
-/// A source whose last request took longer than this, or failed, may not use the last half of the places: the others
-/// keep theirs, however many sources hang.
+/// A source whose last request took longer than this, or failed, or that was not asked yet, may use one half of the
+/// places only: the other half is for those that answer, however many sources hang.
 const SLOW: Duration = Duration::from_secs(2);
 
 impl Loader {
@@ -178,6 +178,7 @@ struct Slot {
     pacer: Pacer,
     /// The token of a claim whose reply was lost.
     token: Option<Token>,
+    /// Slow, failing, or not asked yet.
     slow: bool,
     source_name: String,
 }
@@ -205,7 +206,7 @@ impl LoopState {
                 Slot {
                     pacer: Pacer::new(source.settings.min_interval),
                     token: None,
-                    slow: false,
+                    slow: true,
                     source_name: source.source_name.clone(),
                 }
             })
@@ -241,7 +242,7 @@ impl LoopState {
                 CycleReport::panicked()
             }
         };
-        slot.slow = report.took.is_none_or(|took| took > SLOW);
+        slot.slow = report.was_slow.unwrap_or(slot.slow);
         slot.token = report.lost_token;
         if report.granted {
             slot.pacer.granted();

@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const BATCHES_PER_TURN: u32 = 16;
 
 /// Sources moved at once. Each takes a connection; two keep two cores of PostgreSQL busy.
-const SOURCES_AT_ONCE: usize = 4;
+pub const SOURCES_AT_ONCE: u32 = 4;
 
 /// A database that is away, full or busy.
 const DATABASE_BACKOFF: Backoff =
@@ -138,7 +138,7 @@ impl RetryWorker {
             }
             let may_start = away_until.is_none() && !stop.is_cancelled();
             while may_start
-                && running.len() < SOURCES_AT_ONCE
+                && running.len() < SOURCES_AT_ONCE as usize
                 && let Some(source_name) = queue.pop_unless(|name| running.contains_key(name))
             {
                 let worker = self.clone();
@@ -196,6 +196,9 @@ impl RetryWorker {
                     self.moved
                         .fetch_add(u64::from(moved.moved_count.cast_unsigned()), Ordering::Relaxed);
                     report_conflicts(source_name, moved);
+                    if moved.row_count() < limit {
+                        return Ok(Turn::Drained(report));
+                    }
                     limit = (limit * 2).min(self.batch_size);
                 }
                 Ok(MoveOutcome::Nothing | MoveOutcome::Busy) => return Ok(Turn::Drained(report)),

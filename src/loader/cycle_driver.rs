@@ -10,7 +10,7 @@ use super::cycle::{
     self, Answer, ClaimAnswer, Close, Denial, Deposit, Effect, Ending, Event, Grant, Stored, Token,
 };
 use super::policy::{Backoff, FailureClass};
-use super::{LoadedSource, Loader, Stop, pace};
+use super::{LoadedSource, Loader, SLOW, Stop, pace};
 use crate::event::{BadEvent, Item};
 use crate::mapping::check_order;
 use crate::source::{Page, SourceError};
@@ -25,8 +25,8 @@ pub(super) struct CycleReport {
     pub(super) next_in: Duration,
     /// Whether a request was granted.
     pub(super) granted: bool,
-    /// How long the source took; `None`: it failed.
-    pub(super) took: Option<Duration>,
+    /// Whether the request was slow, or failed; `None`: none was sent.
+    pub(super) was_slow: Option<bool>,
     /// The token of a claim whose reply was lost.
     pub(super) lost_token: Option<Token>,
     /// Set when the database did not answer.
@@ -45,7 +45,7 @@ impl CycleReport {
         Self {
             next_in: Duration::from_secs(5),
             granted: true,
-            took: None,
+            was_slow: Some(true),
             lost_token: None,
             trouble: None,
         }
@@ -65,7 +65,7 @@ struct Driver<'a> {
     claimed_at: Instant,
     /// When the source is known to have had the request.
     known_at: Option<Instant>,
-    took: Option<Duration>,
+    was_slow: Option<bool>,
     events: Vec<crate::event::Event>,
     bad_events: Vec<BadEvent>,
     failure: Option<SourceError>,
@@ -86,7 +86,7 @@ pub(super) async fn run_cycle(
         stop,
         claimed_at: Instant::now(),
         known_at: None,
-        took: Some(Duration::ZERO),
+        was_slow: None,
         events: Vec::new(),
         bad_events: Vec::new(),
         failure: None,
@@ -185,7 +185,7 @@ impl Driver<'_> {
     ) -> Result<Answer, SourceError> {
         let known_at = page.answered_at.unwrap_or_else(Instant::now);
         self.known_at = Some(known_at);
-        self.took = Some(sent_at.elapsed());
+        self.was_slow = Some(sent_at.elapsed() > SLOW);
         let ids = page.items.iter().filter_map(Item::id);
         if let Err(error) =
             check_order(ids, grant.after_id, self.source.settings.batch_size as usize)
@@ -204,7 +204,7 @@ impl Driver<'_> {
 
     fn fail(&mut self, error: SourceError, grant: &Grant) -> Answer {
         self.known_at.get_or_insert_with(Instant::now);
-        self.took = None;
+        self.was_slow = Some(true);
         self.loader.counters.failures.fetch_add(1, Ordering::Relaxed);
         let answer = Answer::Failure { class: error.class, retry_after: error.retry_after };
         if error.class == FailureClass::NotSent {
@@ -380,7 +380,7 @@ impl Driver<'_> {
         CycleReport {
             next_in: pace::next_look(ending, min_interval, since_answer, rand::random()),
             granted: self.granted,
-            took: self.took,
+            was_slow: self.was_slow,
             lost_token: lost,
             trouble,
         }

@@ -49,7 +49,9 @@ pub struct HttpOptions {
 pub struct HttpSource {
     client: Client,
     url: Url,
+    headers: HeaderMap,
     mapping: Mapping,
+    timeout: Duration,
     max_page_bytes: usize,
 }
 
@@ -64,13 +66,32 @@ pub enum HttpSourceError {
     Client(#[source] reqwest::Error),
 }
 
+/// The client that all HTTP sources share: setting one up reads every root certificate, which takes milliseconds.
+///
+/// # Errors
+///
+/// TLS cannot be set up.
+pub fn client() -> Result<Client, HttpSourceError> {
+    Client::builder()
+        .user_agent(concat!("eventloader/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .no_proxy()
+        .referer(false)
+        .http1_only()
+        .pool_max_idle_per_host(0)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+        .map_err(HttpSourceError::Client)
+}
+
 impl HttpSource {
-    /// Sets up the client.
+    /// Makes a source that sends its requests with a [`client`].
     ///
     /// # Errors
     ///
-    /// A header is not valid, or TLS cannot be set up.
-    pub fn new(options: HttpOptions) -> Result<Self, HttpSourceError> {
+    /// A header is not valid.
+    pub fn new(client: Client, options: HttpOptions) -> Result<Self, HttpSourceError> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -81,23 +102,12 @@ impl HttpSource {
             value.set_sensitive(true);
             headers.insert(key, value);
         }
-        let client = Client::builder()
-            .user_agent(concat!("eventloader/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .no_proxy()
-            .referer(false)
-            .http1_only()
-            .pool_max_idle_per_host(0)
-            .connect_timeout(CONNECT_TIMEOUT.min(options.timeout))
-            .timeout(options.timeout)
-            .build()
-            .map_err(HttpSourceError::Client)?;
         Ok(Self {
             client,
             url: options.url,
+            headers,
             mapping: options.mapping,
+            timeout: options.timeout,
             max_page_bytes: options.max_page_bytes,
         })
     }
@@ -162,7 +172,11 @@ impl HttpSource {
 #[async_trait]
 impl EventSource for HttpSource {
     async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError> {
-        let request = self.client.get(self.window_url(after_id, limit));
+        let request = self
+            .client
+            .get(self.window_url(after_id, limit))
+            .headers(self.headers.clone())
+            .timeout(self.timeout);
         let response = request.send().await.map_err(|error| send_error(&error.without_url()))?;
         let answered_at = Instant::now();
         match response.status() {

@@ -120,6 +120,14 @@ pub struct Moved {
     pub conflict_count: i32,
 }
 
+impl Moved {
+    /// Rows that left the inbox.
+    pub fn row_count(self) -> u32 {
+        let sum = self.moved_count + self.duplicate_count + self.conflict_count;
+        sum.cast_unsigned()
+    }
+}
+
 /// How a try to move a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MoveOutcome {
