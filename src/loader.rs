@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
-use tokio_util::time::DelayQueue;
+use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::source::EventSource;
 use crate::telemetry::chain;
@@ -107,8 +107,7 @@ pub struct Loader {
 const DATABASE_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(250), factor: 2, cap: Duration::from_secs(5) };
 
-/// A source whose last request took longer than this, or failed, or that was not asked yet, may use one half of the
-/// places only: the other half is for those that answer, however many sources hang.
+/// A request that takes longer than this goes on in overtime.
 const SLOW: Duration = Duration::from_secs(2);
 
 impl Loader {
@@ -119,23 +118,18 @@ impl Loader {
     pub async fn run(self, stop: Stop) {
         let mut state = LoopState::new(&self.sources, self.concurrency);
         let loader = Arc::new(self);
-        loop {
-            let may_start = state.running.len() < loader.concurrency && !stop.intake.is_cancelled();
+        while !(stop.intake.is_cancelled() && state.running.is_empty()) {
+            let going_on = !stop.intake.is_cancelled();
             tokio::select! {
                 biased;
-                Some((index, report)) = state.running.join_next() => {
-                    state.finished(index, report);
+                Some((index, report)) = state.running.join_next() => state.finished(index, report),
+                () = stop.intake.cancelled(), if going_on => {}
+                Some(late) = state.overtime_due.next(), if going_on => {
+                    state.go_into_overtime(late.into_inner());
                 }
-                () = stop.intake.cancelled(), if !stop.intake.is_cancelled() => {}
-                Some(due) = state.due.next(), if may_start => {
-                    loader.start_cycle(&mut state, due.into_inner(), &stop);
-                }
-                else => break,
+                Some(due) = state.due.next(), if going_on => state.wait(due.into_inner()),
             }
-            if stop.intake.is_cancelled() && state.running.is_empty() {
-                break;
-            }
-            while state.running.len() < loader.concurrency
+            while !stop.intake.is_cancelled()
                 && let Some(index) = state.next_waiting()
             {
                 loader.start_cycle(&mut state, index, &stop);
@@ -144,13 +138,8 @@ impl Loader {
     }
 
     fn start_cycle(self: &Arc<Self>, state: &mut LoopState, index: usize, stop: &Stop) {
-        if stop.intake.is_cancelled() {
-            return;
-        }
-        if let Some(until) = state.database_away_until
-            && until > Instant::now()
-        {
-            state.due.insert_at(index, until + pace::stagger(index));
+        if let Some(wait) = state.database_wait() {
+            state.due.insert(index, wait + pace::stagger(index));
             return;
         }
         let slot = &mut state.slots[index];
@@ -158,11 +147,9 @@ impl Loader {
             state.due.insert(index, wait);
             return;
         }
-        if slot.slow && state.slow_running >= state.slow_places {
-            state.waiting.push_back(index);
-            return;
-        }
-        state.slow_running += usize::from(slot.slow);
+        let lane = state.places.take(slot.slow);
+        let overtime = (lane == Lane::Prompt).then(|| state.overtime_due.insert(index, SLOW));
+        slot.running = Some(Running { lane, overtime });
         let token = slot.token.take().unwrap_or_else(Token::now_v7);
         let loader = Arc::clone(self);
         let stop = stop.clone();
@@ -173,24 +160,81 @@ impl Loader {
     }
 }
 
-/// What the loop knows of a source between its cycles.
+/// The two lanes for requests in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// For sources that answer soon, and for those that were never asked.
+    Prompt,
+    /// For requests that take long, and for sources whose last request did, or failed.
+    Overtime,
+}
+
+/// The places for requests in flight: one half in each lane. A request that takes long leaves the prompt lane as long as
+/// there is room in the other, so sources that hang do not keep those waiting that answer.
+#[derive(Debug)]
+struct Places {
+    prompt_free: usize,
+    overtime_free: usize,
+    /// With a single place there is no second lane.
+    has_overtime: bool,
+}
+
+impl Places {
+    fn new(concurrency: usize) -> Self {
+        let overtime_free = concurrency / 2;
+        Self {
+            prompt_free: concurrency - overtime_free,
+            overtime_free,
+            has_overtime: overtime_free > 0,
+        }
+    }
+
+    fn lane_of(&self, slow: bool) -> Lane {
+        if slow && self.has_overtime { Lane::Overtime } else { Lane::Prompt }
+    }
+
+    fn free(&mut self, lane: Lane) -> &mut usize {
+        match lane {
+            Lane::Prompt => &mut self.prompt_free,
+            Lane::Overtime => &mut self.overtime_free,
+        }
+    }
+
+    /// Takes a place that [`Self::free`] said is there.
+    fn take(&mut self, slow: bool) -> Lane {
+        let lane = self.lane_of(slow);
+        *self.free(lane) -= 1;
+        lane
+    }
+}
+
+/// What the loop knows of a source.
 struct Slot {
     pacer: Pacer,
     /// The token of a claim whose reply was lost.
     token: Option<Token>,
-    /// Slow, failing, or not asked yet.
+    /// Its last request took long, or failed.
     slow: bool,
+    running: Option<Running>,
     source_name: String,
+}
+
+/// A cycle in progress.
+struct Running {
+    lane: Lane,
+    /// When it has to leave the prompt lane.
+    overtime: Option<delay_queue::Key>,
 }
 
 struct LoopState {
     slots: Vec<Slot>,
+    /// When each source is worth a look.
     due: DelayQueue<usize>,
-    /// Slow sources that wait for one of the places that slow sources may use.
-    waiting: VecDeque<usize>,
+    /// Sources that are due and wait for a place: prompt ones and slow ones, each in the order they came.
+    waiting: [VecDeque<usize>; 2],
     running: JoinMap<usize, CycleReport>,
-    slow_running: usize,
-    slow_places: usize,
+    overtime_due: DelayQueue<usize>,
+    places: Places,
     database_away_until: Option<Instant>,
     database_failures: u32,
 }
@@ -206,7 +250,8 @@ impl LoopState {
                 Slot {
                     pacer: Pacer::new(source.settings.min_interval),
                     token: None,
-                    slow: true,
+                    slow: false,
+                    running: None,
                     source_name: source.source_name.clone(),
                 }
             })
@@ -214,34 +259,66 @@ impl LoopState {
         Self {
             slots,
             due,
-            waiting: VecDeque::new(),
+            waiting: [VecDeque::new(), VecDeque::new()],
             running: JoinMap::new(),
-            slow_running: 0,
-            slow_places: (concurrency / 2).max(1),
+            overtime_due: DelayQueue::new(),
+            places: Places::new(concurrency),
             database_away_until: None,
             database_failures: 0,
         }
     }
 
+    fn wait(&mut self, index: usize) {
+        self.waiting[usize::from(self.slots[index].slow)].push_back(index);
+    }
+
+    /// The next source that is due and has a place.
     fn next_waiting(&mut self) -> Option<usize> {
-        if self.slow_running < self.slow_places { self.waiting.pop_front() } else { None }
+        [false, true].into_iter().find_map(|slow| {
+            let lane = self.places.lane_of(slow);
+            let has_place = *self.places.free(lane) > 0;
+            if has_place { self.waiting[usize::from(slow)].pop_front() } else { None }
+        })
+    }
+
+    /// Moves a request that takes long to the other lane, or looks again later when that is full.
+    fn go_into_overtime(&mut self, index: usize) {
+        let Some(running) = &mut self.slots[index].running else { return };
+        running.overtime = None;
+        if self.places.overtime_free == 0 {
+            if self.places.has_overtime {
+                running.overtime = Some(self.overtime_due.insert(index, SLOW));
+            }
+            return;
+        }
+        running.lane = Lane::Overtime;
+        self.places.overtime_free -= 1;
+        self.places.prompt_free += 1;
+    }
+
+    /// How long until the database may be asked again, where it did not answer.
+    fn database_wait(&self) -> Option<Duration> {
+        let wait = self.database_away_until?.saturating_duration_since(Instant::now());
+        (!wait.is_zero()).then_some(wait)
     }
 
     fn finished(&mut self, index: usize, report: Result<CycleReport, tokio::task::JoinError>) {
         let slot = &mut self.slots[index];
-        self.slow_running -= usize::from(slot.slow);
-        let report = match report {
-            Ok(report) => report,
-            Err(error) => {
-                // The reservation, if there was one, becomes orphaned: nobody knows what was sent.
-                tracing::error!(
-                    source_name = slot.source_name,
-                    error = chain(&error),
-                    "source panicked"
-                );
-                CycleReport::panicked()
+        if let Some(running) = slot.running.take() {
+            *self.places.free(running.lane) += 1;
+            if let Some(key) = running.overtime {
+                self.overtime_due.try_remove(&key);
             }
-        };
+        }
+        let report = report.unwrap_or_else(|error| {
+            // The reservation, if there was one, becomes orphaned: nobody knows what was sent.
+            tracing::error!(
+                source_name = slot.source_name,
+                error = chain(&error),
+                "source panicked"
+            );
+            CycleReport::panicked()
+        });
         slot.slow = report.was_slow.unwrap_or(slot.slow);
         slot.token = report.lost_token;
         if report.granted {

@@ -8,7 +8,7 @@ use crate::support::program::Program;
 use crate::support::wait_for;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sources_that_hang_leave_half_of_the_places_to_the_others() {
+async fn sources_that_hang_leave_places_to_those_that_answer() {
     const HEALTHY: i64 = 5;
     let database = Database::migrated().await;
     let healthy = Server::start(|asked| Reply::Json(http::page(asked, 3000))).await;
@@ -16,8 +16,8 @@ async fn sources_that_hang_leave_half_of_the_places_to_the_others() {
         Server::start(|_| Reply::After(Duration::from_mins(10), Box::new(Reply::Drop))).await;
     let sources: String = (1..=HEALTHY)
         .map(|n| format!("[sources.a{n}]\ntype = \"http\"\nurl = \"{}\"\n", healthy.url()))
-        // Enough to take all places, and asked for longer than the test takes.
-        .chain((1..=20).map(|n| {
+        // Enough to take the places of the first lane, for longer than the test takes.
+        .chain((1..=6).map(|n| {
             format!(
                 "[sources.b{n}]\ntype = \"http\"\ntimeout = \"10m\"\nurl = \"{}\"\n",
                 hanging.url()
@@ -31,7 +31,7 @@ async fn sources_that_hang_leave_half_of_the_places_to_the_others() {
         (count == HEALTHY * 3000).then_some(())
     })
     .await;
-    assert_eq!(hanging.log().len(), 6, "half of the places");
+    assert_eq!(hanging.log().len(), 6, "all of them are asked, too");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
