@@ -121,7 +121,10 @@ impl RetryWorker {
                     Ok(Err(error)) => {
                         failures = failures.saturating_add(1);
                         report_trouble(&source_name, &error, failures);
-                        away_until = Some(Instant::now() + DATABASE_BACKOFF.delay(failures, rand::random()));
+                        if error.is_outage() {
+                            let delay = DATABASE_BACKOFF.delay(failures, rand::random());
+                            away_until = Some(Instant::now() + delay);
+                        }
                     }
                     Err(error) => tracing::error!(source_name, error = chain(&error), "move panicked"),
                 },

@@ -58,6 +58,14 @@ impl StoreError {
         }
     }
 
+    /// Whether the whole database is away, full or going down, and not only this statement in trouble.
+    pub fn is_outage(&self) -> bool {
+        let sqlx::Error::Database(error) = &self.cause else { return true };
+        let code = error.code().unwrap_or_default();
+        // Connection exceptions, resources used up, shutting down or starting.
+        matches!(code.get(..2), Some("08" | "53")) || matches!(code.get(..4), Some("57P0"))
+    }
+
     /// A hint for the commonest traps.
     pub fn hint(&self) -> Option<&'static str> {
         let sqlx::Error::Database(error) = &self.cause else { return None };

@@ -29,7 +29,7 @@ pub(super) struct CycleReport {
     pub(super) was_slow: Option<bool>,
     /// The token of a claim whose reply was lost.
     pub(super) lost_token: Option<Token>,
-    /// Set when the database did not answer.
+    /// Set when the database is away.
     pub(super) trouble: Option<Trouble>,
 }
 
@@ -37,6 +37,8 @@ pub(super) struct CycleReport {
 pub(super) struct Trouble {
     pub(super) error: String,
     pub(super) hint: Option<&'static str>,
+    /// The whole database is away, not only this statement in trouble.
+    is_outage: bool,
 }
 
 impl CycleReport {
@@ -138,6 +140,14 @@ impl Driver<'_> {
             }
             Err(error) => {
                 self.note_trouble(&error);
+                if !error.is_outage() {
+                    tracing::warn!(
+                        source_name = self.source.source_name,
+                        error = chain(&error),
+                        hint = error.hint(),
+                        "cannot claim a window; trying again"
+                    );
+                }
                 Event::ReplyLost
             }
         })
@@ -362,7 +372,8 @@ impl Driver<'_> {
     }
 
     fn note_trouble(&mut self, error: &StoreError) {
-        self.trouble = Some(Trouble { error: chain(error), hint: error.hint() });
+        self.trouble =
+            Some(Trouble { error: chain(error), hint: error.hint(), is_outage: error.is_outage() });
     }
 
     fn report(self, ending: &Ending) -> CycleReport {
@@ -376,7 +387,7 @@ impl Driver<'_> {
             _ => None,
         };
         // A reply that was lost and then given again is no trouble any more.
-        let trouble = if lost.is_some() { self.trouble } else { None };
+        let trouble = self.trouble.filter(|trouble| lost.is_some() && trouble.is_outage);
         CycleReport {
             next_in: pace::next_look(ending, min_interval, since_answer, rand::random()),
             granted: self.granted,

@@ -19,6 +19,9 @@ const EARLY: Duration = Duration::from_millis(20);
 /// How often a source is looked at that may not be asked for long, to notice that an operator lifted it.
 const THROTTLED_EVERY: Duration = Duration::from_secs(30);
 
+/// When a claim is repeated that was not answered.
+const CLAIM_AGAIN: Duration = Duration::from_millis(500);
+
 /// How often a held or paused source is looked at, to notice that an operator freed it.
 const HELD_EVERY: Duration = Duration::from_secs(1);
 
@@ -85,7 +88,7 @@ pub fn next_look(
         Ending::Denied { reason: Denial::Held | Denial::Paused | Denial::Missing, wait } => {
             wait.map_or(HELD_EVERY, |wait| wait.min(HELD_EVERY)).mul_f64(0.8 + 0.2 * jitter)
         }
-        Ending::ClaimLost(_) => Duration::from_millis(10),
+        Ending::ClaimLost(_) => CLAIM_AGAIN.mul_f64(0.5 + jitter),
         Ending::Deposited | Ending::Refused | Ending::Closed(None) => spacing,
         Ending::Empty(pause) | Ending::Closed(Some(pause)) => {
             pause.saturating_sub(since_answer).max(spacing)
