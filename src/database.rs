@@ -159,9 +159,9 @@ async fn wait_until_up(options: &PgConnectOptions) -> Result<(), DatabaseError> 
 fn passes_by_itself(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
-        // The server is starting, or has no place left.
+        // The server is going down, starting, or has no place left.
         sqlx::Error::Database(error) => {
-            matches!(error.code().as_deref(), Some("57P03" | "53300"))
+            matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P03" | "53300"))
         }
         _ => false,
     }

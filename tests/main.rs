@@ -6,4 +6,5 @@
 mod fairness;
 mod instances;
 mod loading;
+mod outages;
 mod support;
