@@ -8,3 +8,4 @@ mod instances;
 mod loading;
 mod outages;
 mod support;
+mod tidy;
