@@ -5,7 +5,7 @@
 -- statement that waited for a lock still sees the other tables as they were when it began.
 -- The clock is read after the lock, and is always the database's.
 --
--- src/loader/ledger.rs states the same rules as pure functions; tests compare the two.
+-- tests/model/ledger.rs states the same rules as pure functions; tests/twin.rs compares the two.
 
 -- Grants the next window of a source, or says why not and for how long (wait_ms, null: until somebody acts).
 --
@@ -17,8 +17,12 @@
 --   paused     an operator paused the source
 --   missing    the source is not registered
 --
--- A token is used for one reservation only. A caller that lost the reply of a claim calls again with the same token
--- and is granted the reservation it already has: nothing was sent for it, since the grant never arrived.
+-- A caller uses a token until a claim with it is granted, and never again. One that lost the reply of a claim is granted
+-- the reservation it already has: nothing was sent for it, since the grant never arrived. For the same reason the spacing
+-- is not checked again: it was kept when the reservation was made, and nobody has asked the source since.
+--
+-- A lease that was not given back is one whose holder may have sent its request at any time until a grant is too old,
+-- which is less than the time of a lease: the spacing counts from there.
 create function eventloader.claim(
     p_source_name text,
     p_owner text,
@@ -47,6 +51,7 @@ declare
     live eventloader.event_request_log;
     now_ timestamptz;
     free_at timestamptz;
+    is_resumed boolean;
 begin
     select * into lease from eventloader.source_lease l
     where l.source_name = p_source_name
@@ -82,6 +87,9 @@ begin
         update eventloader.source_lease l
         set owner = null, epoch = l.epoch + 1, expires_at = null
         where l.source_name = p_source_name;
+        update eventloader.source_rate_limit l
+        set last_request_at = l.last_request_at + p_lease_ttl
+        where l.source_name = p_source_name and lease.owner is not null;
         update eventloader.event_request_log r
         set status = 'orphaned',
             error = format('instance %s vanished with the request unanswered', r.owner),
@@ -89,6 +97,7 @@ begin
             updated_at = now_
         where r.id = live.id
         returning * into live;
+        lease.owner := null;
         lease.epoch := lease.epoch + 1;
     end if;
 
@@ -103,7 +112,8 @@ begin
         live := null;
     end if;
 
-    if live.id is not null and (live.token <> p_token or live.status not in ('reserved', 'orphaned')) then
+    is_resumed := coalesce(live.token = p_token and live.status in ('reserved', 'orphaned'), false);
+    if live.id is not null and not is_resumed then
         outcome := 'held';
         held_status := live.status;
         request_id := live.id;
@@ -118,8 +128,10 @@ begin
     end if;
 
     select * into rate from eventloader.source_rate_limit l where l.source_name = p_source_name;
-    free_at := greatest(rate.last_request_at + p_min_interval, rate.not_before);
-    if free_at > now_ then
+    free_at := greatest(
+        rate.last_request_at + p_min_interval + case when lease.owner is not null then p_lease_ttl else '0' end,
+        rate.not_before);
+    if free_at > now_ and not is_resumed then
         outcome := 'throttled';
         wait_ms := ceil(extract(epoch from free_at - now_) * 1000);
         return;
@@ -132,7 +144,7 @@ begin
     update eventloader.source_rate_limit l
     set last_request_at = now_
     where l.source_name = p_source_name;
-    if live.id is null then
+    if not is_resumed then
         insert into eventloader.event_request_log
             (source_name, after_id, limit_count, attempt, status, token, epoch, owner, created_at, updated_at)
         values
@@ -174,8 +186,8 @@ create function eventloader.end_cycle(
     p_epoch bigint,
     p_request_known_for interval,   -- since the request was surely at the source; null: it never was sent
     p_not_before_in interval,       -- null: no back-off
-    p_empty_streak integer,
-    p_failure_streak integer
+    p_empty_streak integer,         -- null: as before
+    p_failure_streak integer        -- null: as before
 ) returns void
 language sql as $$
     update eventloader.source_lease l
@@ -184,8 +196,8 @@ language sql as $$
     update eventloader.source_rate_limit l
     set last_request_at = greatest(l.last_request_at, clock_timestamp() - p_request_known_for),
         not_before = greatest(l.not_before, clock_timestamp() + p_not_before_in),
-        empty_streak = p_empty_streak,
-        failure_streak = p_failure_streak
+        empty_streak = coalesce(p_empty_streak, l.empty_streak),
+        failure_streak = coalesce(p_failure_streak, l.failure_streak)
     where l.source_name = p_source_name;
 $$;
 
@@ -235,6 +247,10 @@ begin
     elsif status is null or status not in ('reserved', 'orphaned') then
         -- An empty page deletes its reservation, so a repeated empty deposit finds none: the same answer.
         outcome := case when status is null and p_max_id is null then 'already' else 'closed' end;
+        if outcome = 'closed' then
+            -- The source was asked all the same, and the lease may still be ours.
+            perform eventloader.end_cycle(p_source_name, p_owner, p_epoch, p_request_known_for, null, null, null);
+        end if;
         return;
     end if;
 
@@ -327,6 +343,11 @@ begin
         return;
     elsif reservation.status not in ('reserved', 'orphaned') then
         outcome := case when reservation.status = 'failed' and p_failed then 'already' else 'closed' end;
+        if outcome = 'closed' then
+            -- The source was asked all the same, its Retry-After holds, and the lease may still be ours.
+            perform eventloader.end_cycle(
+                p_source_name, p_owner, p_epoch, p_request_known_for, p_not_before_in, null, null);
+        end if;
         return;
     end if;
 

@@ -211,7 +211,7 @@ impl Places {
 /// What the loop knows of a source.
 struct Slot {
     pacer: Pacer,
-    /// The token of a claim whose reply was lost.
+    /// The token the next claim has to use; `None`: a new one.
     token: Option<Token>,
     /// Its last request took long, or failed.
     slow: bool,
@@ -320,7 +320,7 @@ impl LoopState {
             CycleReport::panicked()
         });
         slot.slow = report.was_slow.unwrap_or(slot.slow);
-        slot.token = report.lost_token;
+        slot.token = report.unused_token;
         if report.granted {
             slot.pacer.granted();
         }

@@ -176,12 +176,14 @@ pub struct Deposit {
 pub enum Ending {
     /// Not granted.
     Denied {
+        /// What the claim was made with.
+        token: Token,
         /// Why.
         reason: Denial,
         /// How long until it is worth asking again.
         wait: Option<Duration>,
     },
-    /// The claim's reply is lost: the next claim has to use this token again.
+    /// The claim's reply is lost: whether there is a reservation with this token is unknown.
     ClaimLost(Token),
     /// A page with events is in the inbox.
     Deposited,
@@ -191,6 +193,19 @@ pub enum Ending {
     Refused,
     /// No page; ask again after this. `None`: nothing was wrong with the source.
     Closed(Option<Duration>),
+}
+
+impl Ending {
+    /// The token the next claim has to use; `None`: a new one.
+    ///
+    /// A token stays until a claim with it is granted, through denials too: a claim before that, whose reply was lost,
+    /// may have made the reservation, and forgetting its token would leave it open until it shows as orphaned.
+    pub fn unused_token(&self) -> Option<Token> {
+        match self {
+            Self::Denied { token, .. } | Self::ClaimLost(token) => Some(*token),
+            Self::Deposited | Self::Empty(_) | Self::Refused | Self::Closed(_) => None,
+        }
+    }
 }
 
 /// The one thing to do next.
@@ -210,7 +225,7 @@ pub enum Effect {
     End(Ending),
 }
 
-/// Begins a cycle. The token is new, or that of a claim whose reply was lost.
+/// Begins a cycle. The token is new, or [that of the last cycle](Ending::unused_token).
 pub fn begin(token: Token) -> (State, Effect) {
     (State::Claiming(token), Effect::Claim(token))
 }
@@ -222,8 +237,8 @@ pub fn step(rules: &Rules, state: State, event: Event) -> (State, Effect) {
         (State::Claiming(_), Event::ClaimAnswered(ClaimAnswer::Granted(grant))) => {
             (State::Granted(grant), Effect::MeasureAge)
         }
-        (State::Claiming(_), Event::ClaimAnswered(ClaimAnswer::Denied { reason, wait })) => {
-            end(Ending::Denied { reason, wait })
+        (State::Claiming(token), Event::ClaimAnswered(ClaimAnswer::Denied { reason, wait })) => {
+            end(Ending::Denied { token, reason, wait })
         }
         (State::Claiming(token), Event::ReplyLost | Event::Stopping) => {
             end(Ending::ClaimLost(token))

@@ -27,8 +27,8 @@ pub(super) struct CycleReport {
     pub(super) granted: bool,
     /// Whether the request was slow, or failed; `None`: none was sent.
     pub(super) was_slow: Option<bool>,
-    /// The token of a claim whose reply was lost.
-    pub(super) lost_token: Option<Token>,
+    /// The token the next claim has to use; `None`: a new one.
+    pub(super) unused_token: Option<Token>,
     /// Set when the database is away.
     pub(super) trouble: Option<Trouble>,
 }
@@ -48,7 +48,7 @@ impl CycleReport {
             next_in: Duration::from_secs(5),
             granted: true,
             was_slow: Some(true),
-            lost_token: None,
+            unused_token: None,
             trouble: None,
         }
     }
@@ -382,17 +382,14 @@ impl Driver<'_> {
         if let Ending::Denied { reason: Denial::Missing, .. } = ending {
             tracing::error!(source_name = self.source.source_name, "the source is not registered");
         }
-        let lost = match ending {
-            Ending::ClaimLost(token) => Some(*token),
-            _ => None,
-        };
         // A reply that was lost and then given again is no trouble any more.
-        let trouble = self.trouble.filter(|trouble| lost.is_some() && trouble.is_outage);
+        let was_lost = matches!(ending, Ending::ClaimLost(_));
+        let trouble = self.trouble.filter(|trouble| was_lost && trouble.is_outage);
         CycleReport {
             next_in: pace::next_look(ending, min_interval, since_answer, rand::random()),
             granted: self.granted,
             was_slow: self.was_slow,
-            lost_token: lost,
+            unused_token: ending.unused_token(),
             trouble,
         }
     }

@@ -78,16 +78,16 @@ pub fn next_look(
     let spacing = min_interval.saturating_sub(since_answer);
     let follow = FOLLOW_EVERY.mul_f64(0.8 + 0.2 * jitter);
     match ending {
-        Ending::Denied { reason: Denial::Busy, wait } => {
+        Ending::Denied { reason: Denial::Busy, wait, .. } => {
             wait.map_or(follow, |wait| wait.min(follow))
         }
-        Ending::Denied { reason: Denial::Throttled, wait } => {
+        Ending::Denied { reason: Denial::Throttled, wait, .. } => {
             let wait = wait.unwrap_or(min_interval);
             if wait <= EARLY { wait } else { wait.clamp(follow, THROTTLED_EVERY) }
         }
-        Ending::Denied { reason: Denial::Held | Denial::Paused | Denial::Missing, wait } => {
-            wait.map_or(HELD_EVERY, |wait| wait.min(HELD_EVERY)).mul_f64(0.8 + 0.2 * jitter)
-        }
+        Ending::Denied {
+            reason: Denial::Held | Denial::Paused | Denial::Missing, wait, ..
+        } => wait.map_or(HELD_EVERY, |wait| wait.min(HELD_EVERY)).mul_f64(0.8 + 0.2 * jitter),
         Ending::ClaimLost(_) => CLAIM_AGAIN.mul_f64(0.5 + jitter),
         Ending::Deposited | Ending::Refused | Ending::Closed(None) => spacing,
         Ending::Empty(pause) | Ending::Closed(Some(pause)) => {
@@ -99,6 +99,7 @@ pub fn next_look(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loader::cycle::Token;
 
     #[test]
     fn a_denied_claim_keeps_its_permit() {
@@ -112,7 +113,11 @@ mod tests {
 
     #[test]
     fn a_source_of_another_instance_is_looked_at_before_its_takeover_is_due() {
-        let ending = Ending::Denied { reason: Denial::Busy, wait: Some(Duration::from_secs(30)) };
+        let ending = Ending::Denied {
+            token: Token::nil(),
+            reason: Denial::Busy,
+            wait: Some(Duration::from_secs(30)),
+        };
         let look = next_look(&ending, Duration::from_millis(200), Duration::ZERO, 1.0);
         assert!(look <= FOLLOW_EVERY, "{look:?}");
     }
