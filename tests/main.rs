@@ -6,6 +6,8 @@
 mod fairness;
 mod instances;
 mod loading;
+mod model;
 mod outages;
 mod support;
 mod tidy;
+mod twin;

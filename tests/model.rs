@@ -1,0 +1,3 @@
+//! The loading protocol, explored.
+
+pub(crate) mod ledger;
