@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use flate2::write::MultiGzDecoder;
 use futures_util::StreamExt;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
     RETRY_AFTER,
 };
 use reqwest::{Client, Response, StatusCode, redirect, retry};
@@ -203,12 +203,12 @@ fn send_error(error: &reqwest::Error) -> SourceError {
     }
 }
 
-/// What a status other than 200 and 204 means.
+/// What a status other than success means. A date in `Retry-After` is taken against the source's own clock, where it
+/// shows it, so that a wrong clock on either side does not count.
 fn status_error(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> SourceError {
-    let retry_after = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| parse_retry_after(value, now));
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let now = text(DATE).and_then(parse_date).unwrap_or(now);
+    let retry_after = text(RETRY_AFTER).and_then(|value| parse_retry_after(value, now));
     let (class, hint) = match status.as_u16() {
         429 | 503 => (FailureClass::Refused, ""),
         401 | 403 => (FailureClass::Rejected, "; check the headers (token) of the source"),
@@ -220,11 +220,10 @@ fn status_error(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> 
         500..=599 => (FailureClass::Unknown, ""),
         _ => (FailureClass::Rejected, "; expected 200 or 204"),
     };
-    let target =
-        match (status.is_redirection(), headers.get(LOCATION).and_then(|v| v.to_str().ok())) {
-            (true, Some(location)) => format!(" ({})", without_query(location)),
-            _ => String::new(),
-        };
+    let target = match (status.is_redirection(), text(LOCATION)) {
+        (true, Some(location)) => format!(" ({})", without_query(location)),
+        _ => String::new(),
+    };
     SourceError::new(class, format!("the source answered {status}{hint}{target}"))
         .with_retry_after(retry_after)
 }
@@ -245,8 +244,17 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
     }
-    let date = DateTime::parse_from_rfc2822(value).ok()?;
-    Some((date.with_timezone(&Utc) - now).to_std().unwrap_or_default())
+    Some((parse_date(value)? - now).to_std().unwrap_or_default())
+}
+
+/// A date in any of the three forms that RFC 9110, section 5.6.7, has a recipient accept.
+fn parse_date(value: &str) -> Option<DateTime<Utc>> {
+    let old = |form| NaiveDateTime::parse_from_str(value, form).map(|date| date.and_utc());
+    DateTime::parse_from_rfc2822(value)
+        .map(|date| date.to_utc())
+        .or_else(|_| old("%A, %d-%b-%y %H:%M:%S GMT"))
+        .or_else(|_| old("%a %b %e %H:%M:%S %Y"))
+        .ok()
 }
 
 /// Unpacks, and stops as soon as the limit is passed, so that a bomb costs no more than the limit.
@@ -315,6 +323,8 @@ mod tests {
             ("99999999999999999999999", Some(u64::from(u32::MAX))),
             ("Fri, 20 Nov 2026 12:01:30 GMT", Some(90)),
             ("Fri, 20 Nov 2026 11:00:00 GMT", Some(0)),
+            ("Friday, 20-Nov-26 12:01:30 GMT", Some(90)),
+            ("Fri Nov 20 12:01:30 2026", Some(90)),
             ("-5", None),
             ("soon", None),
             ("", None),
