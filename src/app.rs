@@ -16,7 +16,7 @@ use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
 use crate::sources::file::{FileOptions, FileSource};
-use crate::sources::http::{self, HttpOptions, HttpSource, HttpSourceError};
+use crate::sources::http::{Clients, HttpOptions, HttpSource, HttpSourceError};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
 use crate::store::source::{self, Registration};
@@ -52,9 +52,6 @@ pub enum AppError {
         #[source]
         cause: HttpSourceError,
     },
-    /// TLS cannot be set up.
-    #[error(transparent)]
-    HttpClient(HttpSourceError),
     /// A source has the name of a stream that an application writes.
     #[error(
         "source {0} cannot be loaded: the stream of that name belongs to an application; rename the source"
@@ -217,11 +214,11 @@ async fn register(pool: &PgPool, config: &Config) -> Result<(), AppError> {
 }
 
 fn load_sources(config: &Config) -> Result<Vec<LoadedSource>, AppError> {
-    let client = http::client().map_err(AppError::HttpClient)?;
-    config.sources.iter().map(|source| load_source(source, &client)).collect()
+    let mut clients = Clients::default();
+    config.sources.iter().map(|source| load_source(source, &mut clients)).collect()
 }
 
-fn load_source(config: &SourceConfig, client: &reqwest::Client) -> Result<LoadedSource, AppError> {
+fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSource, AppError> {
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
         SourceKind::Http(api) => {
@@ -240,7 +237,7 @@ fn load_source(config: &SourceConfig, client: &reqwest::Client) -> Result<Loaded
                 timeout: api.timeout,
                 max_page_bytes: api.max_page_bytes,
             };
-            let source = HttpSource::new(client.clone(), options)
+            let source = HttpSource::new(clients, options)
                 .map_err(|cause| AppError::Source { source_name: source_name.clone(), cause })?;
             (Arc::new(source), api.timeout + Duration::from_secs(1))
         }

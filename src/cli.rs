@@ -153,10 +153,9 @@ impl From<AppError> for Failure {
             AppError::Source { .. } | AppError::StreamTaken(_) => {
                 Self { code: CONFIGURATION, message: chain(&error), hint: None }
             }
-            AppError::HttpClient(_)
-            | AppError::Signals(_)
-            | AppError::PartEnded(_)
-            | AppError::SecondSignal => Self::new(chain(&error)),
+            AppError::Signals(_) | AppError::PartEnded(_) | AppError::SecondSignal => {
+                Self::new(chain(&error))
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! One call sends one request and no other: no redirects, no proxies, no library retries, no kept connections (a kept
 //! connection that the server closes at the wrong moment leaves a request whose outcome nobody knows).
 
+use std::collections::HashMap;
+use std::error::Error;
 use std::io::Write;
 use std::time::Duration;
 
@@ -24,7 +26,8 @@ use crate::mapping::{Mapping, PageError};
 use crate::source::{EventSource, FailureClass, Page, SourceError};
 use crate::telemetry::chain;
 
-/// Longest time for name resolution, TCP and TLS together. Within the request's own timeout.
+/// Longest time for name resolution, TCP and TLS together. Always ends before the request's own timeout: a request that
+/// ran out of time while it was connecting was never sent, and has to be told from one that may have been.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of a body that broke a size limit is kept as a dead letter.
@@ -66,32 +69,43 @@ pub enum HttpSourceError {
     Client(#[source] reqwest::Error),
 }
 
-/// The client that all HTTP sources share: setting one up reads every root certificate, which takes milliseconds.
-///
-/// # Errors
-///
-/// TLS cannot be set up.
-pub fn client() -> Result<Client, HttpSourceError> {
-    Client::builder()
-        .user_agent(concat!("eventloader/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .no_proxy()
-        .referer(false)
-        .http1_only()
-        .pool_max_idle_per_host(0)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .build()
-        .map_err(HttpSourceError::Client)
+/// The clients that HTTP sources share: setting one up reads every root certificate, which takes milliseconds.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_connect_timeout: HashMap<Duration, Client>,
+}
+
+impl Clients {
+    fn with_connect_timeout(
+        &mut self,
+        connect_timeout: Duration,
+    ) -> Result<Client, HttpSourceError> {
+        if let Some(client) = self.by_connect_timeout.get(&connect_timeout) {
+            return Ok(client.clone());
+        }
+        let client = Client::builder()
+            .user_agent(concat!("eventloader/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .no_proxy()
+            .referer(false)
+            .http1_only()
+            .pool_max_idle_per_host(0)
+            .connect_timeout(connect_timeout)
+            .build()
+            .map_err(HttpSourceError::Client)?;
+        self.by_connect_timeout.insert(connect_timeout, client.clone());
+        Ok(client)
+    }
 }
 
 impl HttpSource {
-    /// Makes a source that sends its requests with a [`client`].
+    /// Makes a source that sends its requests with one of the shared clients.
     ///
     /// # Errors
     ///
-    /// A header is not valid.
-    pub fn new(client: Client, options: HttpOptions) -> Result<Self, HttpSourceError> {
+    /// A header is not valid, or TLS cannot be set up.
+    pub fn new(clients: &mut Clients, options: HttpOptions) -> Result<Self, HttpSourceError> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -102,6 +116,8 @@ impl HttpSource {
             value.set_sensitive(true);
             headers.insert(key, value);
         }
+        let connect_timeout = CONNECT_TIMEOUT.min(options.timeout.mul_f64(0.9));
+        let client = clients.with_connect_timeout(connect_timeout)?;
         Ok(Self {
             client,
             url: options.url,
@@ -147,16 +163,34 @@ impl HttpSource {
         Ok(Page { items, body, answered_at: Some(answered_at) })
     }
 
+    /// Only what certainly never became a request is "not sent".
+    fn send_error(&self, error: reqwest::Error) -> SourceError {
+        if error.is_connect() {
+            let host = self.url.host_str().unwrap_or_default();
+            let port = self.url.port_or_known_default().unwrap_or_default();
+            SourceError::not_sent(format!("cannot connect to {host}:{port}: {}", cause(error)))
+        } else if error.is_builder() {
+            SourceError::not_sent(format!("cannot make the request: {}", cause(error)))
+        } else if error.is_timeout() {
+            SourceError::unknown(format!("no answer within timeout = {:?}", self.timeout))
+        } else {
+            let cause = cause(error);
+            SourceError::unknown(format!("the connection broke before an answer: {cause}"))
+        }
+    }
+
     async fn read_body(&self, response: Response) -> Result<Bytes, SourceError> {
         let mut body = BytesMut::new();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| {
-                let error = error.without_url();
                 if error.is_timeout() {
-                    SourceError::unknown("the body did not arrive within the timeout")
+                    let reason =
+                        format!("the body did not arrive within timeout = {:?}", self.timeout);
+                    SourceError::unknown(reason)
                 } else {
-                    SourceError::unknown(format!("the body is truncated: {}", chain(&error)))
+                    let cause = cause(error);
+                    SourceError::unknown(format!("the body is truncated or damaged: {cause}"))
                 }
             })?;
             if body.len() + chunk.len() > self.max_page_bytes {
@@ -177,7 +211,7 @@ impl EventSource for HttpSource {
             .get(self.window_url(after_id, limit))
             .headers(self.headers.clone())
             .timeout(self.timeout);
-        let response = request.send().await.map_err(|error| send_error(&error.without_url()))?;
+        let response = request.send().await.map_err(|error| self.send_error(error))?;
         let answered_at = Instant::now();
         match response.status() {
             StatusCode::OK => self.read_page(response, answered_at).await,
@@ -189,18 +223,11 @@ impl EventSource for HttpSource {
     }
 }
 
-/// Only what certainly never became a request is "not sent".
-fn send_error(error: &reqwest::Error) -> SourceError {
-    let cause = chain(error);
-    if error.is_connect() {
-        SourceError::not_sent(format!("cannot connect: {cause}"))
-    } else if error.is_builder() {
-        SourceError::not_sent(format!("cannot make the request: {cause}"))
-    } else if error.is_timeout() {
-        SourceError::unknown("no answer within the timeout")
-    } else {
-        SourceError::unknown(format!("the connection broke before an answer: {cause}"))
-    }
+/// What the innermost library said, without the request's URL and what is wrapped around it.
+fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let wrapped = error.source().and_then(Error::source);
+    wrapped.map_or_else(|| chain(&error), chain)
 }
 
 /// What a status other than success means. A date in `Retry-After` is taken against the source's own clock, where it
