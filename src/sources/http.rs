@@ -218,6 +218,10 @@ impl EventSource for HttpSource {
             StatusCode::NO_CONTENT => {
                 Ok(Page { answered_at: Some(answered_at), ..Page::default() })
             }
+            status if status.is_success() => {
+                let body = self.read_body(response).await?;
+                Err(invalid(format!("the source answered {status}; expected 200 or 204"), body))
+            }
             status => Err(status_error(status, response.headers(), Utc::now())),
         }
     }
@@ -240,6 +244,10 @@ fn status_error(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> 
         429 | 503 => (FailureClass::Refused, ""),
         401 | 403 => (FailureClass::Rejected, "; check the headers (token) of the source"),
         404 | 410 => (FailureClass::Rejected, "; check the url of the source"),
+        304 => (
+            FailureClass::Rejected,
+            "; nothing conditional was asked: look for a cache in front of the source",
+        ),
         300..=399 => {
             (FailureClass::Rejected, "; redirects are not followed, set the url to where it points")
         }
