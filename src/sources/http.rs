@@ -22,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::event::excerpt::excerpt;
 use crate::mapping::{Mapping, PageError};
 use crate::source::{EventSource, FailureClass, Page, SourceError};
 use crate::telemetry::chain;
@@ -29,6 +30,9 @@ use crate::telemetry::chain;
 /// Longest time for name resolution, TCP and TLS together. Always ends before the request's own timeout: a request that
 /// ran out of time while it was connecting was never sent, and has to be told from one that may have been.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest piece of a header in a reason, in characters.
+const HEADER_LENGTH_MAX: usize = 200;
 
 /// How much of a body that broke a size limit is kept as a dead letter.
 const KEPT_OF_OVERSIZED: usize = 1 << 20;
@@ -150,10 +154,9 @@ impl HttpSource {
             None | Some("" | "identity") => sent,
             Some("gzip" | "x-gzip") => gunzip(&sent, self.max_page_bytes)?,
             Some(other) => {
-                return Err(invalid(
-                    &format!("content-encoding {other:?} was not asked for; gzip was"),
-                    sent,
-                ));
+                let other = excerpt(other, HEADER_LENGTH_MAX);
+                let reason = format!("content-encoding \"{other}\" was not asked for; gzip was");
+                return Err(invalid(&reason, sent));
             }
         };
         let items = self
@@ -266,10 +269,13 @@ fn status_error(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> 
 /// A redirect's target without what may be a secret.
 fn without_query(location: &str) -> String {
     let shown = location.split(['?', '#']).next().unwrap_or_default();
-    match shown.rsplit_once('@') {
-        Some((_, host)) => host.chars().take(200).collect(),
-        None => shown.chars().filter(|c| !c.is_control()).take(200).collect(),
-    }
+    let (scheme, rest) = match shown.split_once("//") {
+        Some((scheme, rest)) => (format!("{scheme}//"), rest),
+        None => (String::new(), shown),
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    excerpt(&format!("{scheme}{host}{path}"), HEADER_LENGTH_MAX)
 }
 
 /// `Retry-After` in both its forms (RFC 9110, section 10.2.3): seconds, or a date. A date in the past is zero; text
@@ -392,6 +398,13 @@ mod tests {
 
     #[test]
     fn a_redirect_is_shown_without_its_secrets() {
-        assert_eq!(without_query("https://u:p@host/path?token=x#y"), "host/path");
+        for (location, want) in [
+            ("https://u:p@host/path?token=x#y", "https://host/path"),
+            ("//u:p@host:81", "//host:81"),
+            ("/login/@me?next=x", "/login/@me"),
+            ("u:p@host", "host"),
+        ] {
+            assert_eq!(without_query(location), want);
+        }
     }
 }
