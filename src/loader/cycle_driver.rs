@@ -11,6 +11,7 @@ use super::cycle::{
 };
 use super::policy::{Backoff, FailureClass};
 use super::{LoadedSource, Loader, SLOW, Stop, pace};
+use crate::event::excerpt::excerpt;
 use crate::event::{BadEvent, Item};
 use crate::mapping::check_order;
 use crate::source::{Page, SourceError};
@@ -57,6 +58,9 @@ impl CycleReport {
 /// Between two tries of the same deposit or close.
 const STORE_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(100), factor: 2, cap: Duration::from_secs(5) };
+
+/// Longest reason that is kept and logged, in characters. Sources of other people may say anything.
+const REASON_LENGTH_MAX: usize = 1000;
 
 /// Everything one cycle holds besides its state.
 struct Driver<'a> {
@@ -206,13 +210,17 @@ impl Driver<'_> {
         for item in page.items {
             match item {
                 Item::Good(event) => self.events.push(event),
-                Item::Bad(bad) => self.bad_events.push(bad),
+                Item::Bad(bad) => {
+                    let reason = excerpt(&bad.reason, REASON_LENGTH_MAX);
+                    self.bad_events.push(BadEvent { reason, ..bad });
+                }
             }
         }
         Ok(Answer::Page { max_id })
     }
 
-    fn fail(&mut self, error: SourceError, grant: &Grant) -> Answer {
+    fn fail(&mut self, mut error: SourceError, grant: &Grant) -> Answer {
+        error.reason = excerpt(&error.reason, REASON_LENGTH_MAX);
         self.known_at.get_or_insert_with(Instant::now);
         self.was_slow = Some(true);
         self.loader.counters.failures.fetch_add(1, Ordering::Relaxed);

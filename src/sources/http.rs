@@ -223,7 +223,7 @@ impl EventSource for HttpSource {
             }
             status if status.is_success() => {
                 let body = self.read_body(response).await?;
-                Err(invalid(format!("the source answered {status}; expected 200 or 204"), body))
+                Err(invalid(&format!("the source answered {status}; expected 200 or 204"), body))
             }
             status => Err(status_error(status, response.headers(), Utc::now())),
         }
