@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::cycle::{
@@ -74,6 +75,8 @@ struct Driver<'a> {
     was_slow: Option<bool>,
     events: Vec<crate::event::Event>,
     bad_events: Vec<BadEvent>,
+    /// The page as it came, until it is stored.
+    body: Bytes,
     failure: Option<SourceError>,
     granted: bool,
     trouble: Option<Trouble>,
@@ -95,6 +98,7 @@ pub(super) async fn run_cycle(
         was_slow: None,
         events: Vec::new(),
         bad_events: Vec::new(),
+        body: Bytes::new(),
         failure: None,
         granted: false,
         trouble: None,
@@ -216,6 +220,7 @@ impl Driver<'_> {
                 }
             }
         }
+        self.body = page.body;
         Ok(Answer::Page { max_id })
     }
 
@@ -252,10 +257,14 @@ impl Driver<'_> {
                 }
                 Err(error) if error.remedy() == Remedy::SetRowAside => {
                     if self.set_unstorable_aside(&error).await == 0 {
-                        self.failure = Some(SourceError::new(
-                            FailureClass::InvalidPage,
-                            format!("the page cannot be stored: {}", chain(&error)),
-                        ));
+                        let reason = format!("the page cannot be stored: {}", chain(&error));
+                        self.failure = Some(SourceError {
+                            page: Some(self.body.clone()).filter(|body| !body.is_empty()),
+                            ..SourceError::new(
+                                FailureClass::InvalidPage,
+                                excerpt(&reason, REASON_LENGTH_MAX),
+                            )
+                        });
                         return Some(Event::Unstorable);
                     }
                 }
