@@ -91,7 +91,7 @@ pub fn next_look(
         Ending::ClaimLost(_) => CLAIM_AGAIN.mul_f64(0.5 + jitter),
         Ending::Deposited | Ending::Refused | Ending::Closed(None) => spacing,
         Ending::Empty(pause) | Ending::Closed(Some(pause)) => {
-            pause.saturating_sub(since_answer).max(spacing)
+            pause.saturating_sub(since_answer).max(spacing).min(THROTTLED_EVERY)
         }
     }
 }
@@ -120,6 +120,15 @@ mod tests {
         };
         let look = next_look(&ending, Duration::from_millis(200), Duration::ZERO, 1.0);
         assert!(look <= FOLLOW_EVERY, "{look:?}");
+    }
+
+    #[test]
+    fn a_long_pause_does_not_hide_that_an_operator_ended_it() {
+        let hour = Duration::from_secs(3600);
+        for ending in [Ending::Closed(Some(hour)), Ending::Empty(hour)] {
+            let look = next_look(&ending, Duration::from_millis(200), Duration::ZERO, 0.5);
+            assert_eq!(look, THROTTLED_EVERY, "{ending:?}");
+        }
     }
 
     #[test]
