@@ -48,6 +48,9 @@ select
     case
         when s.paused_at is not null then 'eventloader sources resume ' || s.source_name
         when held.status in ('failed', 'orphaned') then 'eventloader requests retry ' || held.id
+        -- Once the cause is removed nobody has to wait for the back-off. A Retry-After is the source's wish: no remedy.
+        when s.health = 'rejected' and r.not_before > clock_timestamp()
+            then 'eventloader sources resume ' || s.source_name
     end as remedy,
     c.last_requested_id,
     c.last_stored_id,
