@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fairness;
+mod hostile_http;
 mod instances;
 mod loading;
 mod model;

@@ -19,6 +19,7 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) after_id: i64,
     pub(crate) limit: usize,
+    pub(crate) query: HashMap<String, String>,
     pub(crate) headers: HashMap<String, String>,
 }
 
@@ -36,6 +37,8 @@ pub(crate) enum Reply {
     After(Duration, Box<Reply>),
     /// 200, then one byte of a body per interval, without end.
     Drip(Duration),
+    /// 200, then one header per interval, without end.
+    DripHead(Duration),
 }
 
 type Handler = dyn Fn(&Asked) -> Reply + Send + Sync;
@@ -56,7 +59,15 @@ impl Drop for Server {
 impl Server {
     /// Starts on a free port of the loopback address.
     pub(crate) async fn start(handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on("127.0.0.1:0".parse().unwrap(), handler).await
+    }
+
+    /// Starts on this address.
+    pub(crate) async fn start_on(
+        address: SocketAddr,
+        handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let handler: Arc<Handler> = Arc::new(handler);
@@ -70,12 +81,23 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/events", self.address)
+        self.url_of("/events")
+    }
+
+    /// For one of several sources on one server.
+    pub(crate) fn url_of(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
     }
 
     /// The requests so far, in the order they came.
     pub(crate) fn log(&self) -> Vec<Asked> {
         self.log.lock().unwrap().clone()
+    }
+
+    /// How often this window was asked for on this path.
+    pub(crate) fn asked(&self, path: &str, after_id: i64) -> usize {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|asked| asked.path == path && asked.after_id == after_id).count()
     }
 
     /// The `after_id` of each request, in the order they came.
@@ -132,7 +154,7 @@ async fn serve(
 fn parse(lines: &[String], at: Instant) -> Option<Asked> {
     let target = lines.first()?.split(' ').nth(1)?;
     let url = url::Url::parse("http://server").ok()?.join(target).ok()?;
-    let query: HashMap<_, _> = url.query_pairs().collect();
+    let query: HashMap<_, _> = url.query_pairs().into_owned().collect();
     let headers = lines[1..]
         .iter()
         .filter_map(|line| line.split_once(": "))
@@ -143,6 +165,7 @@ fn parse(lines: &[String], at: Instant) -> Option<Asked> {
         path: url.path().to_owned(),
         after_id: query.get("after_id")?.parse().ok()?,
         limit: query.get("limit")?.parse().ok()?,
+        query,
         headers,
     })
 }
@@ -166,6 +189,13 @@ async fn answer(stream: &mut TcpStream, mut reply: Reply) -> std::io::Result<()>
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await?;
             loop {
                 stream.write_all(b" ").await?;
+                tokio::time::sleep(interval).await;
+            }
+        }
+        Reply::DripHead(interval) => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
+            loop {
+                stream.write_all(b"x-more: yes\r\n").await?;
                 tokio::time::sleep(interval).await;
             }
         }

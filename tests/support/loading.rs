@@ -1,0 +1,121 @@
+//! The loader and the retry worker, run in the test's own process on the test's own database.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use eventloader::loader::policy::OnFailure;
+use eventloader::loader::{LoadedSource, Loader, SourceSettings, Stop};
+use eventloader::mapping::Mapping;
+use eventloader::retry_worker::RetryWorker;
+use eventloader::sources::http::{Clients, HttpOptions, HttpSource};
+use eventloader::storage::SameDatabase;
+use eventloader::store::source::{Registration, register};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::database::Database;
+
+/// An HTTP source to be loaded. Tests change what they are about.
+#[derive(Clone)]
+pub(crate) struct Given {
+    pub(crate) source_name: String,
+    pub(crate) options: HttpOptions,
+    pub(crate) settings: SourceSettings,
+}
+
+/// An HTTP source as the configuration file would make it, but one that idles briefly.
+pub(crate) fn http(source_name: &str, url: &str) -> Given {
+    Given {
+        source_name: source_name.to_owned(),
+        options: HttpOptions {
+            url: url.parse().unwrap(),
+            headers: Vec::new(),
+            mapping: Mapping::default(),
+            timeout: Duration::from_secs(10),
+            max_page_bytes: 64 << 20,
+        },
+        settings: SourceSettings {
+            batch_size: 1000,
+            min_interval: Duration::from_millis(200),
+            lease_ttl: Duration::from_secs(5),
+            max_idle: Duration::from_secs(1),
+            on_failure: OnFailure::Hold,
+            deadline: Duration::from_secs(60),
+        },
+    }
+}
+
+/// A loader and a retry worker that run.
+pub(crate) struct Loading {
+    pub(crate) stop: Stop,
+    worker_stop: CancellationToken,
+    loader: JoinHandle<()>,
+    worker: JoinHandle<()>,
+}
+
+impl Loading {
+    /// Registers the sources and starts; several on one database are several instances.
+    pub(crate) async fn start(database: &Database, given: &[Given]) -> Self {
+        Self::start_with(database, given, 64).await
+    }
+
+    /// With so many requests in flight at most.
+    pub(crate) async fn start_with(
+        database: &Database,
+        given: &[Given],
+        concurrency: usize,
+    ) -> Self {
+        let registrations: Vec<_> = given
+            .iter()
+            .map(|given| Registration {
+                source_name: given.source_name.clone(),
+                source_type: "http".to_owned(),
+                start_after: 0,
+            })
+            .collect();
+        assert_eq!(register(&database.pool, &registrations).await.unwrap(), [""; 0]);
+        let sources = given
+            .iter()
+            .map(|given| LoadedSource {
+                source_name: given.source_name.clone(),
+                source: Arc::new(
+                    HttpSource::new(&mut Clients::default(), given.options.clone()).unwrap(),
+                ),
+                settings: given.settings,
+            })
+            .collect();
+        let (deposited, hints) = mpsc::channel(1024);
+        let loader = Loader {
+            pool: database.pool.clone(),
+            owner: format!("test:{}", uuid::Uuid::new_v4()),
+            sources,
+            concurrency,
+            deposited,
+            counters: Arc::default(),
+        };
+        let worker = RetryWorker {
+            pool: database.pool.clone(),
+            storage: Arc::new(SameDatabase { pool: database.pool.clone() }),
+            batch_size: 1000,
+            max_attempts: 5,
+            moved: Arc::new(AtomicU64::new(0)),
+        };
+        let (stop, worker_stop) = (Stop::default(), CancellationToken::new());
+        Self {
+            loader: tokio::spawn(loader.run(stop.clone())),
+            worker: tokio::spawn(worker.run(hints, worker_stop.clone())),
+            stop,
+            worker_stop,
+        }
+    }
+
+    /// Lets the requests in flight end, then stops.
+    pub(crate) async fn stop(self) {
+        self.stop.intake.cancel();
+        self.loader.await.unwrap();
+        self.worker_stop.cancel();
+        self.worker.await.unwrap();
+    }
+}
