@@ -19,7 +19,7 @@ use reqwest::header::{
 };
 use reqwest::{Client, Response, StatusCode, redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::event::excerpt::excerpt;
@@ -144,12 +144,13 @@ impl HttpSource {
         &self,
         response: Response,
         answered_at: Instant,
+        deadline: Instant,
     ) -> Result<Page, SourceError> {
         let encoding = response
             .headers()
             .get(CONTENT_ENCODING)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase());
-        let sent = self.read_body(response).await?;
+        let sent = self.read_body(response, deadline).await?;
         let body = match encoding.as_deref() {
             None | Some("" | "identity") => sent,
             Some("gzip" | "x-gzip") => gunzip(&sent, self.max_page_bytes)?,
@@ -166,6 +167,10 @@ impl HttpSource {
         Ok(Page { items, body, answered_at: Some(answered_at) })
     }
 
+    fn too_late(&self, what: &str) -> SourceError {
+        SourceError::unknown(format!("{what} within timeout = {:?}", self.timeout))
+    }
+
     /// Only what certainly never became a request is "not sent".
     fn send_error(&self, error: reqwest::Error) -> SourceError {
         if error.is_connect() {
@@ -174,27 +179,22 @@ impl HttpSource {
             SourceError::not_sent(format!("cannot connect to {host}:{port}: {}", cause(error)))
         } else if error.is_builder() {
             SourceError::not_sent(format!("cannot make the request: {}", cause(error)))
-        } else if error.is_timeout() {
-            SourceError::unknown(format!("no answer within timeout = {:?}", self.timeout))
         } else {
             let cause = cause(error);
             SourceError::unknown(format!("the connection broke before an answer: {cause}"))
         }
     }
 
-    async fn read_body(&self, response: Response) -> Result<Bytes, SourceError> {
+    async fn read_body(&self, response: Response, deadline: Instant) -> Result<Bytes, SourceError> {
         let mut body = BytesMut::new();
         let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
+        while let Some(chunk) = timeout_at(deadline, chunks.next())
+            .await
+            .map_err(|_| self.too_late("the body did not arrive"))?
+        {
             let chunk = chunk.map_err(|error| {
-                if error.is_timeout() {
-                    let reason =
-                        format!("the body did not arrive within timeout = {:?}", self.timeout);
-                    SourceError::unknown(reason)
-                } else {
-                    let cause = cause(error);
-                    SourceError::unknown(format!("the body is truncated or damaged: {cause}"))
-                }
+                let cause = cause(error);
+                SourceError::unknown(format!("the body is truncated or damaged: {cause}"))
             })?;
             if body.len() + chunk.len() > self.max_page_bytes {
                 body.extend_from_slice(&chunk[..chunk.len().min(KEPT_OF_OVERSIZED)]);
@@ -209,20 +209,23 @@ impl HttpSource {
 #[async_trait]
 impl EventSource for HttpSource {
     async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError> {
-        let request = self
-            .client
-            .get(self.window_url(after_id, limit))
-            .headers(self.headers.clone())
-            .timeout(self.timeout);
-        let response = request.send().await.map_err(|error| self.send_error(error))?;
+        let deadline = Instant::now() + self.timeout;
+        let request =
+            self.client.get(self.window_url(after_id, limit)).headers(self.headers.clone());
+        // The request is looked at before the clock, so that an end of the connecting is not taken for that of the
+        // whole when both have come.
+        let response = timeout_at(deadline, request.send())
+            .await
+            .map_err(|_| self.too_late("no answer"))?
+            .map_err(|error| self.send_error(error))?;
         let answered_at = Instant::now();
         match response.status() {
-            StatusCode::OK => self.read_page(response, answered_at).await,
+            StatusCode::OK => self.read_page(response, answered_at, deadline).await,
             StatusCode::NO_CONTENT => {
                 Ok(Page { answered_at: Some(answered_at), ..Page::default() })
             }
             status if status.is_success() => {
-                let body = self.read_body(response).await?;
+                let body = self.read_body(response, deadline).await?;
                 Err(invalid(&format!("the source answered {status}; expected 200 or 204"), body))
             }
             status => Err(status_error(status, response.headers(), Utc::now())),
