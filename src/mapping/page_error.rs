@@ -96,7 +96,9 @@ pub enum PageError {
         found: String,
     },
     /// The first id is not above the one that was asked after.
-    #[error("item {index} has the id {id}, expected one above after_id = {after_id}")]
+    #[error(
+        "item {index} has the id {id}, expected one above after_id = {after_id}; does the source heed after_id?"
+    )]
     IdBehind {
         /// Of the item.
         index: usize,
@@ -124,7 +126,9 @@ pub enum PageError {
         previous: i64,
     },
     /// More events than were asked for.
-    #[error("the page has {event_count} events, more than limit = {limit}")]
+    #[error(
+        "the page has {event_count} events, more than limit = {limit}; does the source heed limit?"
+    )]
     TooManyEvents {
         /// How many there are.
         event_count: usize,

@@ -370,13 +370,44 @@ fn order_is_checked() {
         (&[6, 7, 9], 5, 3, None),
         (&[i64::MIN + 1, 0, i64::MAX], i64::MIN, 3, None),
         (&[0], -1, 1, None),
-        (&[6, 7], 5, 1, Some("the page has 2 events, more than limit = 1")),
-        (&[7, 6, 8], 5, 2, Some("the page has 3 events, more than limit = 2")),
-        (&[5, 6], 5, 9, Some("item 0 has the id 5, expected one above after_id = 5")),
-        (&[-7], 5, 9, Some("item 0 has the id -7, expected one above after_id = 5")),
+        (
+            &[6, 7],
+            5,
+            1,
+            Some("the page has 2 events, more than limit = 1; does the source heed limit?"),
+        ),
+        (
+            &[7, 6, 8],
+            5,
+            2,
+            Some("the page has 3 events, more than limit = 2; does the source heed limit?"),
+        ),
+        (
+            &[5, 6],
+            5,
+            9,
+            Some(
+                "item 0 has the id 5, expected one above after_id = 5; does the source heed after_id?",
+            ),
+        ),
+        (
+            &[-7],
+            5,
+            9,
+            Some(
+                "item 0 has the id -7, expected one above after_id = 5; does the source heed after_id?",
+            ),
+        ),
         (&[6, 6], 5, 9, Some("item 1 repeats the id 6 of the item before it")),
         (&[6, 9, 8], 5, 9, Some("item 2 has the id 8 after 9: ids must increase strictly")),
-        (&[6, 9, 3, 1], 5, 9, Some("item 2 has the id 3, expected one above after_id = 5")),
+        (
+            &[6, 9, 3, 1],
+            5,
+            9,
+            Some(
+                "item 2 has the id 3, expected one above after_id = 5; does the source heed after_id?",
+            ),
+        ),
     ] {
         let checked = check_order(ids.iter().copied(), after_id, limit);
         assert_eq!(checked.err().map(|error| error.to_string()).as_deref(), want, "{ids:?}");
