@@ -381,11 +381,13 @@ create function eventloader.unstorable(p_payloads text[])
 returns table (place integer, reason text)
 language plpgsql as $$
 begin
-    for place in 1 .. cardinality(p_payloads) loop
+    -- The variable of the loop is a new one: by the name of the column it would hide it, and answer null.
+    for i in 1 .. cardinality(p_payloads) loop
         begin
-            perform p_payloads[place]::jsonb;
+            perform p_payloads[i]::jsonb;
         exception
             when data_exception or program_limit_exceeded then
+                place := i;
                 reason := sqlerrm;
                 return next;
         end;

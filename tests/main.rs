@@ -9,6 +9,7 @@ mod instances;
 mod loading;
 mod model;
 mod outages;
+mod own_source;
 mod support;
 mod tidy;
 mod twin;

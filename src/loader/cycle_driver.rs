@@ -256,16 +256,13 @@ impl Driver<'_> {
                     return Some(Event::DepositAnswered(answer.stored));
                 }
                 Err(error) if error.remedy() == Remedy::SetRowAside => {
-                    if self.set_unstorable_aside(&error).await == 0 {
-                        let reason = format!("the page cannot be stored: {}", chain(&error));
-                        self.failure = Some(SourceError {
-                            page: Some(self.body.clone()).filter(|body| !body.is_empty()),
-                            ..SourceError::new(
-                                FailureClass::InvalidPage,
-                                excerpt(&reason, REASON_LENGTH_MAX),
-                            )
-                        });
-                        return Some(Event::Unstorable);
+                    match self.set_unstorable_aside(&error).await {
+                        Ok(0) => {
+                            self.failure = Some(self.unstorable_page(&error));
+                            return Some(Event::Unstorable);
+                        }
+                        Ok(_) => {}
+                        Err(error) => self.wait_for_database(&error, &mut failures).await?,
                     }
                 }
                 Err(error) => self.wait_for_database(&error, &mut failures).await?,
@@ -274,15 +271,9 @@ impl Driver<'_> {
     }
 
     /// Takes the events out that `jsonb` refuses, although the screen let them pass. Answers how many.
-    async fn set_unstorable_aside(&mut self, cause: &StoreError) -> usize {
+    async fn set_unstorable_aside(&mut self, cause: &StoreError) -> Result<usize, StoreError> {
         let payloads: Vec<&str> = self.events.iter().map(|e| e.payload.as_str()).collect();
-        let found = match inbox::unstorable(&self.loader.pool, &payloads).await {
-            Ok(found) => found,
-            Err(error) => {
-                self.note_trouble(&error);
-                return 0;
-            }
-        };
+        let found = inbox::unstorable(&self.loader.pool, &payloads).await?;
         tracing::warn!(
             source_name = self.source.source_name,
             event_count = found.len(),
@@ -302,7 +293,15 @@ impl Driver<'_> {
                 message_id: event.message_id,
             });
         }
-        found.len()
+        Ok(found.len())
+    }
+
+    fn unstorable_page(&self, cause: &StoreError) -> SourceError {
+        let reason = format!("the page cannot be stored: {}", chain(cause));
+        SourceError {
+            page: Some(self.body.clone()).filter(|body| !body.is_empty()),
+            ..SourceError::new(FailureClass::InvalidPage, excerpt(&reason, REASON_LENGTH_MAX))
+        }
     }
 
     fn deposited(&self, grant: &Grant, deposit: &Deposit, answer: inbox::DepositAnswer) {

@@ -149,7 +149,7 @@ async fn pointers_find_the_parts_of_an_event() {
     })
     .await;
     let mut given = http("api", &server.url());
-    given.options.mapping = Mapping {
+    given.options().mapping = Mapping {
         items: "/data/events".parse().unwrap(),
         id: "/meta/id".parse().unwrap(),
         event_type: Some("/meta/kind".parse().unwrap()),

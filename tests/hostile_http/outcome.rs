@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::{Case, Hostile, Scene, case};
+use crate::support::database::Database;
 use crate::support::http::{Reply, Server, page};
 use crate::support::loading::{Loading, http};
+use crate::support::wait_for;
 
 const SHORT: Duration = Duration::from_millis(400);
 
@@ -68,7 +70,7 @@ async fn an_unknown_outcome_waits_for_an_operator_who_retries_or_skips() {
     let mut given = hostile.given();
     for source in &mut given {
         if ["silent", "drip-head", "drip-body", "late-body"].contains(&&*source.source_name) {
-            source.options.timeout = SHORT;
+            source.options().timeout = SHORT;
         }
     }
     let scene = Scene::with(given).await;
@@ -86,6 +88,13 @@ async fn an_unknown_outcome_waits_for_an_operator_who_retries_or_skips() {
         assert!(scene.letters(name).await.is_empty(), "{name}: no page to keep");
         held.push((*name, request.id.to_string()));
     }
+    // Neither time nor a new start asks them again.
+    let polls = scene.healthy.log().len();
+    let scene = scene.restart().await;
+    wait_for("the new instance to ask the healthy source", || async {
+        (scene.healthy.log().len() > polls + 2).then_some(())
+    })
+    .await;
     for (name, _) in &hostile.cases {
         assert_eq!(hostile.asked(name, 0), 1, "{name}");
     }
@@ -114,17 +123,17 @@ async fn an_unknown_outcome_waits_for_an_operator_who_retries_or_skips() {
 /// Sources that hang take places; the others keep theirs. A stop gives them up and says so.
 #[tokio::test]
 async fn hanging_sources_delay_nobody_and_are_given_up_at_a_stop() {
-    let database = crate::support::database::Database::migrated().await;
+    let database = Database::migrated().await;
     let healthy = Server::with_events(2500).await;
     let hanging =
         Server::start(|_| Reply::After(Duration::from_secs(600), Box::new(Reply::Drop))).await;
     let mut given: Vec<_> = (0..3).map(|n| http(&format!("hanging-{n}"), &hanging.url())).collect();
     for source in &mut given {
-        source.options.timeout = Duration::from_secs(120);
+        source.options().timeout = Duration::from_secs(120);
     }
     given.push(http("healthy", &healthy.url()));
     let loading = Loading::start_with(&database, &given, 4).await;
-    crate::support::wait_for("the events of the healthy source", || async {
+    wait_for("the events of the healthy source", || async {
         let stored: i64 = database.value("select count(*) from eventloader.events").await;
         (stored == 2500 && hanging.log().len() == 3).then_some(())
     })
@@ -139,15 +148,21 @@ async fn hanging_sources_delay_nobody_and_are_given_up_at_a_stop() {
     assert_eq!(hanging.log().len(), 3);
 }
 
-/// A page that is slow but comes in time is a page like any other.
+/// A page that is slow but comes in time is a page like any other, however short the lease is.
 #[tokio::test]
-async fn a_slow_page_in_time_is_stored() {
+async fn a_slow_page_keeps_its_lease_and_is_stored() {
     let server = Server::start(|asked| {
-        Reply::After(Duration::from_millis(300), Box::new(Reply::Json(page(asked, 3))))
+        Reply::After(Duration::from_millis(1800), Box::new(Reply::Json(page(asked, 3))))
     })
     .await;
-    let scene = Scene::with(vec![http("slow", &server.url())]).await;
+    let mut given = http("slow", &server.url());
+    given.settings.lease_ttl = Duration::from_millis(600);
+    let scene = Scene::with(vec![given.clone()]).await;
+    let other = Loading::start(&scene.database, &[given]).await;
     scene.stored_up_to("slow", 3).await;
     assert_eq!(server.asked("/events", 0), 1);
+    let logged = scene.logged("slow").await;
+    assert_eq!((logged[0].status.as_str(), logged[0].attempt), ("succeeded", 1), "{logged:?}");
+    other.stop().await;
     scene.finish(&[&server]).await;
 }

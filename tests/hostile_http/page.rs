@@ -190,7 +190,7 @@ async fn an_invalid_page_is_kept_verbatim() {
     .await;
     let mut given = hostile.given();
     for source in &mut given {
-        source.options.max_page_bytes = SMALL_PAGE;
+        source.options().max_page_bytes = SMALL_PAGE;
     }
     let scene = Scene::with(given).await;
     for (name, want) in want {

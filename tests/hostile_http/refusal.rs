@@ -184,7 +184,7 @@ async fn what_was_never_sent_is_tried_again() {
         http("no-tls", &format!("https://{}/events", plain.address)),
         http("mute", &format!("https://{}/events", mute.local_addr().unwrap())),
     ];
-    given[3].options.timeout = Duration::from_millis(500);
+    given[3].options().timeout = Duration::from_millis(500);
     let scene = Scene::with(given).await;
     let port = format!("cannot connect to 127.0.0.1:{}: ", address.port());
     for (name, reason) in [

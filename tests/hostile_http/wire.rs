@@ -17,7 +17,7 @@ async fn a_request_carries_the_url_and_the_headers_of_its_source() {
     .await;
     let url = format!("http://me:p%40ss@{}/events?shop=7&q=a%26b", server.address);
     let mut given = http("api", &url);
-    given.options.headers = vec![
+    given.options().headers = vec![
         ("X-Api-Key".to_owned(), "k3y".to_owned().into()),
         ("Accept".to_owned(), "text/x".to_owned().into()),
     ];

@@ -8,6 +8,7 @@ use eventloader::loader::policy::OnFailure;
 use eventloader::loader::{LoadedSource, Loader, SourceSettings, Stop};
 use eventloader::mapping::Mapping;
 use eventloader::retry_worker::RetryWorker;
+use eventloader::source::EventSource;
 use eventloader::sources::http::{Clients, HttpOptions, HttpSource};
 use eventloader::storage::SameDatabase;
 use eventloader::store::source::{Registration, register};
@@ -17,34 +18,69 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
 
-/// An HTTP source to be loaded. Tests change what they are about.
+/// A source to be loaded. Tests change what they are about.
 #[derive(Clone)]
 pub(crate) struct Given {
     pub(crate) source_name: String,
-    pub(crate) options: HttpOptions,
+    pub(crate) kind: Kind,
     pub(crate) settings: SourceSettings,
 }
 
-/// An HTTP source as the configuration file would make it, but one that idles briefly.
-pub(crate) fn http(source_name: &str, url: &str) -> Given {
-    Given {
-        source_name: source_name.to_owned(),
-        options: HttpOptions {
-            url: url.parse().unwrap(),
-            headers: Vec::new(),
-            mapping: Mapping::default(),
-            timeout: Duration::from_secs(10),
-            max_page_bytes: 64 << 20,
-        },
-        settings: SourceSettings {
+/// Where its events come from.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    Http(HttpOptions),
+    Own(Arc<dyn EventSource>),
+}
+
+impl Given {
+    /// A source of the test's own.
+    pub(crate) fn new(source_name: &str, source: Arc<dyn EventSource>) -> Self {
+        Self::of(source_name, Kind::Own(source))
+    }
+
+    fn of(source_name: &str, kind: Kind) -> Self {
+        let settings = SourceSettings {
             batch_size: 1000,
             min_interval: Duration::from_millis(200),
             lease_ttl: Duration::from_secs(5),
             max_idle: Duration::from_secs(1),
             on_failure: OnFailure::Hold,
-            deadline: Duration::from_secs(60),
-        },
+            deadline: Duration::from_secs(600),
+        };
+        Self { source_name: source_name.to_owned(), kind, settings }
     }
+
+    /// What an HTTP source is made of.
+    pub(crate) fn options(&mut self) -> &mut HttpOptions {
+        match &mut self.kind {
+            Kind::Http(options) => options,
+            Kind::Own(_) => panic!("{} is no HTTP source", self.source_name),
+        }
+    }
+
+    fn load(&self) -> LoadedSource {
+        let source = match &self.kind {
+            Kind::Http(options) => {
+                Arc::new(HttpSource::new(&mut Clients::default(), options.clone()).unwrap())
+            }
+            Kind::Own(source) => Arc::clone(source),
+        };
+        let source_name = self.source_name.clone();
+        LoadedSource { source_name, source, settings: self.settings }
+    }
+}
+
+/// An HTTP source as the configuration file would make it, but one that idles briefly.
+pub(crate) fn http(source_name: &str, url: &str) -> Given {
+    let options = HttpOptions {
+        url: url.parse().unwrap(),
+        headers: Vec::new(),
+        mapping: Mapping::default(),
+        timeout: Duration::from_secs(10),
+        max_page_bytes: 64 << 20,
+    };
+    Given::of(source_name, Kind::Http(options))
 }
 
 /// A loader and a retry worker that run.
@@ -76,16 +112,7 @@ impl Loading {
             })
             .collect();
         assert_eq!(register(&database.pool, &registrations).await.unwrap(), [""; 0]);
-        let sources = given
-            .iter()
-            .map(|given| LoadedSource {
-                source_name: given.source_name.clone(),
-                source: Arc::new(
-                    HttpSource::new(&mut Clients::default(), given.options.clone()).unwrap(),
-                ),
-                settings: given.settings,
-            })
-            .collect();
+        let sources = given.iter().map(Given::load).collect();
         let (deposited, hints) = mpsc::channel(1024);
         let loader = Loader {
             pool: database.pool.clone(),
