@@ -19,14 +19,32 @@ begin
 end $$;
 
 -- Gives the three roles their rights on everything in the schema. Later migrations call it again after adding tables.
+-- Everything becomes the property of eventloader_owner, so that each of its members can apply the next migration;
+-- where the migrating user may not give it away, it stays with that user.
 create procedure eventloader.grant_roles()
 language plpgsql as $$
+declare
+    hand_over text;
 begin
     if exists (select from pg_roles r where r.rolname = 'eventloader_owner') then
         grant all on schema eventloader to eventloader_owner;
-        grant all on all tables in schema eventloader to eventloader_owner;
-        grant all on all sequences in schema eventloader to eventloader_owner;
-        grant all on all functions in schema eventloader to eventloader_owner;
+        begin
+            for hand_over in
+                select format('alter table %s owner to eventloader_owner', c.oid::regclass)
+                from pg_class c
+                where c.relnamespace = 'eventloader'::regnamespace and c.relkind in ('r', 'p', 'v')
+                union all
+                select format('alter routine %s owner to eventloader_owner', p.oid::regprocedure)
+                from pg_proc p
+                where p.pronamespace = 'eventloader'::regnamespace
+                union all
+                select 'alter schema eventloader owner to eventloader_owner'
+            loop
+                execute hand_over;
+            end loop;
+        exception
+            when insufficient_privilege then null;
+        end;
     end if;
     if exists (select from pg_roles r where r.rolname = 'eventloader_runtime') then
         grant usage on schema eventloader to eventloader_runtime;
@@ -39,6 +57,7 @@ begin
     if exists (select from pg_roles r where r.rolname = 'eventloader_readonly') then
         grant usage on schema eventloader to eventloader_readonly;
         grant select on all tables in schema eventloader to eventloader_readonly;
+        grant select on all sequences in schema eventloader to eventloader_readonly;
     end if;
 end $$;
 call eventloader.grant_roles();

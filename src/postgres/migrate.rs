@@ -1,10 +1,12 @@
 //! Brings the schema up to what this binary needs, once, whichever instance starts first.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
+
+use super::pool;
 
 /// Why the schema is not what this binary needs.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +24,8 @@ pub enum SchemaError {
     },
     /// A migration in the database is not the one this binary has under the same number.
     #[error(
-        "migration {0} in the database differs from this binary's: it was made by a different build"
+        "migration {0} in the database differs from this binary's: it was made by a different build; use that build, or \
+         another database"
     )]
     Different(i64),
     /// The user may not create the schema.
@@ -31,9 +34,27 @@ pub enum SchemaError {
          `grant create on database {database} to {user}` or run `eventloader migrate` with a user that may"
     )]
     NotAllowed {
-        /// The database.
+        /// The database, quoted where SQL needs it.
         database: String,
-        /// The user.
+        /// The user, quoted where SQL needs it.
+        user: String,
+    },
+    /// The schema is there, and the user may not use it.
+    #[error(
+        "the database user may not use schema eventloader: as its owner, run `grant eventloader_runtime to {user}` \
+         (for `run`) or `grant eventloader_readonly to {user}` (for looking)"
+    )]
+    NoAccess {
+        /// The user, quoted where SQL needs it.
+        user: String,
+    },
+    /// The schema is older than this binary, and the user may not change it.
+    #[error(
+        "the database schema is older than this binary, and {user} may not migrate it: run `eventloader migrate` with \
+         its owner, or a member of eventloader_owner"
+    )]
+    NotOwner {
+        /// The user, quoted where SQL needs it.
         user: String,
     },
     /// Anything else.
@@ -53,73 +74,123 @@ pub struct Migrated {
     pub version: i64,
 }
 
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!();
-    migrator.create_schema("eventloader");
-    migrator.dangerous_set_table_name("eventloader._sqlx_migrations");
-    migrator
-}
+/// Held by whoever migrates. In the key space of two integers, so that it meets no announced append.
+const LOCK: &str = "select pg_advisory_lock(17740, 1)";
 
-/// Applies what is missing, under an advisory lock; with nothing missing it only reads, so that a user without the
+/// Applies what is missing, one instance at a time; with nothing missing it only reads, so that a user without the
 /// right to migrate can run an up-to-date schema.
 ///
 /// # Errors
 ///
 /// See [`SchemaError`]; a failed migration is rolled back as a whole.
 pub async fn run(options: &PgConnectOptions) -> Result<Migrated, SchemaError> {
-    let migrator = migrator();
-    let known: Vec<i64> = migrator.iter().map(|m| m.version).collect();
-    let newest_known = known.last().copied().unwrap_or_default();
-    // A connection of its own, without the pool's timeouts: waiting for another instance's migration may take long.
+    let migrator = sqlx::migrate!();
+    let version = migrator.iter().map(|m| m.version).max().unwrap_or_default();
+    // A connection of its own without limits: a migration, and waiting for another instance's, may take long.
+    let options = pool::with_session_settings(options.clone())
+        .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
     let mut connection = options.connect().await.map_err(SchemaError::Unreadable)?;
-    let before = applied(&mut connection).await.map_err(SchemaError::Unreadable)?;
-    if let Some(newest) = before.iter().copied().filter(|v| *v > newest_known).max() {
-        return Err(SchemaError::Newer { newest, known: newest_known });
+    let mut missing_count = count_missing(&migrator, &mut connection).await?;
+    if missing_count > 0 {
+        sqlx::query(LOCK).execute(&mut connection).await.map_err(SchemaError::Unreadable)?;
+        missing_count = count_missing(&migrator, &mut connection).await?;
     }
-    let missing = known.iter().filter(|v| !before.contains(v)).count();
-    if missing > 0 {
-        let outcome = migrator.run(&mut connection).await;
-        if let Err(error) = outcome {
-            return Err(explain(error, &mut connection).await);
-        }
+    if missing_count > 0 {
+        apply(migrator, &mut connection).await?;
     }
     connection.close().await.map_err(SchemaError::Unreadable)?;
-    Ok(Migrated { applied_count: missing, version: newest_known })
+    Ok(Migrated { applied_count: missing_count, version })
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<HashSet<i64>, sqlx::Error> {
+async fn apply(mut migrator: Migrator, connection: &mut PgConnection) -> Result<(), SchemaError> {
+    // Even `if not exists` needs the right to create one.
+    let exists: bool = sqlx::query_scalar("select to_regnamespace('eventloader') is not null")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(SchemaError::Unreadable)?;
+    if !exists {
+        migrator.create_schema("eventloader");
+    }
+    migrator.dangerous_set_table_name("eventloader._sqlx_migrations");
+    match migrator.run(&mut *connection).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(explain(error, exists, connection).await),
+    }
+}
+
+/// How many of this binary's migrations the database lacks.
+async fn count_missing(
+    migrator: &Migrator,
+    connection: &mut PgConnection,
+) -> Result<usize, SchemaError> {
+    let mut applied = match read_applied(connection).await {
+        Ok(applied) => applied,
+        Err(error) if is_denied(&error) => {
+            let (_, user) = names(connection).await?;
+            return Err(SchemaError::NoAccess { user });
+        }
+        Err(error) => return Err(SchemaError::Unreadable(error)),
+    };
+    let mut missing_count = 0;
+    let mut known = 0;
+    for migration in migrator.iter() {
+        known = known.max(migration.version);
+        match applied.remove(&migration.version) {
+            None => missing_count += 1,
+            Some(checksum) if checksum != *migration.checksum => {
+                return Err(SchemaError::Different(migration.version));
+            }
+            Some(_) => {}
+        }
+    }
+    match applied.into_keys().max() {
+        None => Ok(missing_count),
+        Some(newest) if newest > known => Err(SchemaError::Newer { newest, known }),
+        Some(other) => Err(SchemaError::Different(other)),
+    }
+}
+
+/// The checksums of the applied migrations, by version.
+async fn read_applied(connection: &mut PgConnection) -> Result<HashMap<i64, Vec<u8>>, sqlx::Error> {
     let exists: bool =
         sqlx::query_scalar("select to_regclass('eventloader._sqlx_migrations') is not null")
             .fetch_one(&mut *connection)
             .await?;
     if !exists {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
-    let versions: Vec<i64> =
-        sqlx::query_scalar("select version from eventloader._sqlx_migrations where success")
+    let rows: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("select version, checksum from eventloader._sqlx_migrations where success")
             .fetch_all(connection)
             .await?;
-    Ok(versions.into_iter().collect())
+    Ok(rows.into_iter().collect())
 }
 
-async fn explain(error: MigrateError, connection: &mut PgConnection) -> SchemaError {
-    let denied = |error: &sqlx::Error| {
-        error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref()
-            == Some("42501")
-    };
+fn is_denied(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("42501")
+}
+
+/// Database and user, as they are written in SQL.
+async fn names(connection: &mut PgConnection) -> Result<(String, String), SchemaError> {
+    sqlx::query_as("select quote_ident(current_database()), quote_ident(current_user)")
+        .fetch_one(connection)
+        .await
+        .map_err(SchemaError::Unreadable)
+}
+
+async fn explain(
+    error: MigrateError,
+    schema_existed: bool,
+    connection: &mut PgConnection,
+) -> SchemaError {
     match error {
-        MigrateError::VersionMismatch(version) => SchemaError::Different(version),
-        MigrateError::VersionMissing(newest) => SchemaError::Newer { newest, known: 0 },
         MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)
-            if denied(&cause) =>
+            if is_denied(&cause) =>
         {
-            let names: Result<(String, String), _> =
-                sqlx::query_as("select current_database()::text, current_user::text")
-                    .fetch_one(connection)
-                    .await;
-            match names {
+            match names(connection).await {
+                Ok((_, user)) if schema_existed => SchemaError::NotOwner { user },
                 Ok((database, user)) => SchemaError::NotAllowed { database, user },
-                Err(cause) => SchemaError::Unreadable(cause),
+                Err(error) => error,
             }
         }
         other => SchemaError::Failed(Box::new(other)),
