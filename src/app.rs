@@ -1,5 +1,6 @@
 //! Builds the parts of `eventloader run` and owns the order in which they start and stop. No decisions of its own.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -81,13 +82,40 @@ pub enum AppError {
 ///
 /// See [`AppError`].
 pub async fn run(config: &Config, process: &ProcessConfig, roles: &[Role]) -> Result<(), AppError> {
-    let database = Database::open(config, process).await?;
-    let outcome = run_on(&database, config, roles).await;
+    let stop = Stop::default();
+    // Heard from the beginning: a start may wait for the database for a minute.
+    let mut signals = pin!(shutdown::on_signals(stop.clone()));
+    let opened = tokio::select! {
+        biased;
+        signalled = &mut signals => return Err(second_signal(signalled)),
+        opened = Database::open_unless(config, process, &stop.intake) => opened?,
+    };
+    let Some(database) = opened else {
+        tracing::info!("stopped before the database was up");
+        return Ok(());
+    };
+    let outcome = tokio::select! {
+        biased;
+        signalled = &mut signals => Err(second_signal(signalled)),
+        outcome = run_on(&database, config, roles, &stop) => outcome,
+    };
     database.close().await?;
     outcome
 }
 
-async fn run_on(database: &Database, config: &Config, roles: &[Role]) -> Result<(), AppError> {
+fn second_signal(signalled: std::io::Result<()>) -> AppError {
+    match signalled {
+        Ok(()) => AppError::SecondSignal,
+        Err(error) => AppError::Signals(error),
+    }
+}
+
+async fn run_on(
+    database: &Database,
+    config: &Config,
+    roles: &[Role],
+    stop: &Stop,
+) -> Result<(), AppError> {
     let migrated = database.migrate().await.map_err(DatabaseError::from)?;
     tracing::info!(
         version = migrated.version,
@@ -97,7 +125,6 @@ async fn run_on(database: &Database, config: &Config, roles: &[Role]) -> Result<
     let sources = load_sources(config)?;
     register(&database.pool, config).await?;
     let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
-    let stop = Stop::default();
     let counters = Arc::new(Counters::default());
     let shares = Shares::of(config.database.max_connections);
     let worker = retry_worker(&database.share(shares.retry_worker), config).await?;
@@ -119,18 +146,9 @@ async fn run_on(database: &Database, config: &Config, roles: &[Role]) -> Result<
     let loader_task = has(Role::Loader).then(|| spawn(loader.run(stop.clone())));
     let _summary = spawn(summarise(counters, moved));
 
-    let parts = async {
-        join("loader", loader_task, &stop.intake).await?;
-        worker_stop.cancel();
-        join("retry worker", worker_task, &stop.intake).await
-    };
-    tokio::select! {
-        outcome = parts => outcome?,
-        signalled = shutdown::on_signals(stop.clone()) => {
-            signalled.map_err(AppError::Signals)?;
-            return Err(AppError::SecondSignal);
-        }
-    }
+    join("loader", loader_task, &stop.intake).await?;
+    worker_stop.cancel();
+    join("retry worker", worker_task, &stop.intake).await?;
     tracing::info!("stopped");
     Ok(())
 }

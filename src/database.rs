@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgPool};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ProcessConfig};
 use crate::postgres::embedded::{Durability, Embedded, EmbeddedError, EmbeddedOptions};
@@ -61,6 +62,21 @@ impl Database {
     ///
     /// See [`DatabaseError`].
     pub async fn open(config: &Config, process: &ProcessConfig) -> Result<Self, DatabaseError> {
+        let never = CancellationToken::new();
+        let opened = Self::open_unless(config, process, &never).await?;
+        Ok(opened.expect("nobody cancels the token"))
+    }
+
+    /// The same; `None`: `stop` came while the database was waited for.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatabaseError`].
+    pub async fn open_unless(
+        config: &Config,
+        process: &ProcessConfig,
+        stop: &CancellationToken,
+    ) -> Result<Option<Self>, DatabaseError> {
         let (options, embedded) = match &config.database.url {
             Some(url) => (connect_options(url)?, None),
             None if process.no_embedded => return Err(DatabaseError::NotConfigured),
@@ -76,9 +92,15 @@ impl Database {
                 (embedded.connect_options(), Some(embedded))
             }
         };
-        wait_until_up(&options).await?;
-        let pool = pool::lazy(options.clone(), config.database.max_connections);
-        Ok(Self { pool, options, embedded })
+        if let Some(outcome) = stop.run_until_cancelled(wait_until_up(&options)).await {
+            outcome?;
+            let pool = pool::lazy(options.clone(), config.database.max_connections);
+            return Ok(Some(Self { pool, options, embedded }));
+        }
+        if let Some(embedded) = embedded {
+            embedded.stop().await?;
+        }
+        Ok(None)
     }
 
     /// A pool of its own for one part, so that a part with many waiters does not keep the others from working. The caller
