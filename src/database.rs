@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgPool};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::config::{Config, ProcessConfig};
 use crate::postgres::embedded::{Durability, Embedded, EmbeddedError, EmbeddedOptions};
@@ -147,8 +148,46 @@ pub async fn open_storage(
     Ok(pool::lazy(options, max_connections))
 }
 
+/// Parameters of a database URL that the driver knows.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+/// Parameters that other programs know, so that their names are surely no part of a password.
+const FOREIGN_PARAMETERS: &[&str] =
+    &["channel_binding", "connect_timeout", "gssencmode", "keepalives", "target_session_attrs"];
+
+/// Reads a database URL. The driver would log unknown parameters with their values, which may be secret (a `?` in a
+/// password makes its rest a parameter), so they never reach it.
 fn connect_options(url: &SecretString) -> Result<PgConnectOptions, DatabaseError> {
-    url.expose_secret().parse().map_err(|_| DatabaseError::Url)
+    let mut url = Url::parse(url.expose_secret()).map_err(|_| DatabaseError::Url)?;
+    let (known, unknown): (Vec<_>, Vec<_>) = url.query_pairs().into_owned().partition(|(key, _)| {
+        PARAMETERS.contains(&key.as_str()) || key.starts_with("options[")
+    });
+    if !unknown.is_empty() {
+        url.query_pairs_mut().clear().extend_pairs(known);
+    }
+    for (key, _) in unknown {
+        let parameter = FOREIGN_PARAMETERS.iter().find(|name| **name == key).unwrap_or(&"***");
+        tracing::warn!(parameter, "a parameter of the database URL is not known and ignored");
+    }
+    PgConnectOptions::from_url(&url).map_err(|_| DatabaseError::Url)
 }
 
 /// Connects once; retries only what passes by itself: a server that is not there or is starting.
