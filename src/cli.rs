@@ -171,7 +171,11 @@ impl Context {
     /// Opens the database with an up-to-date schema.
     async fn open(&self) -> Result<Database, Failure> {
         let database = Database::open(&self.config, &self.process).await?;
-        database.migrate().await?;
+        if let Err(error) = database.migrate().await {
+            // An embedded server must not stay behind; why the schema cannot be used is what matters.
+            drop(database.close().await);
+            return Err(error.into());
+        }
         Ok(database)
     }
 }

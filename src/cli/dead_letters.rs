@@ -115,7 +115,10 @@ impl Choice {
 
 impl Bulk {
     async fn chosen(&self, pool: &PgPool) -> Result<Vec<DeadLetter>, Failure> {
-        let letters = table::list(pool, &self.choice.filter(self.ids.clone(), false)).await?;
+        let mut filter = self.choice.filter(self.ids.clone(), false);
+        // Named ones are all meant, however many.
+        filter.limit = filter.limit.max(i64::try_from(self.ids.len()).unwrap_or(i64::MAX));
+        let letters = table::list(pool, &filter).await?;
         let missing = self.ids.iter().find(|id| !letters.iter().any(|letter| letter.id == **id));
         match missing {
             Some(id) => {
@@ -202,7 +205,8 @@ async fn show(
 
 async fn replay(context: &Context, pool: &PgPool, bulk: &Bulk) -> Result<(), Failure> {
     let letters = bulk.chosen(pool).await?;
-    if !bulk.dry_run && (bulk.all || letters.len() > 1) {
+    let many = letters.len() > usize::from(!bulk.all);
+    if !bulk.dry_run && many {
         context.output.confirm(&format!("Replay {} dead letters?", letters.len()), bulk.yes)?;
     }
     let mut outcomes = Vec::new();
@@ -233,7 +237,7 @@ async fn replay(context: &Context, pool: &PgPool, bulk: &Bulk) -> Result<(), Fai
 async fn discard(context: &Context, pool: &PgPool, bulk: &Bulk) -> Result<(), Failure> {
     let letters = bulk.chosen(pool).await?;
     let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
-    let verb = if bulk.dry_run {
+    let verb = if bulk.dry_run || ids.is_empty() {
         "would be discarded"
     } else {
         context

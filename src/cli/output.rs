@@ -1,21 +1,31 @@
 //! The one writer of standard output and standard error. A reader that went away is no error.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
 use super::Failure;
 
+/// The last column of a table is not made narrower than this to fit a terminal.
+const LAST_COLUMN_WIDTH_MIN: u16 = 30;
+
 /// Standard output.
 #[derive(Debug, Default)]
-pub(super) struct Output {}
+pub(super) struct Output {
+    closed: AtomicBool,
+}
 
 impl Output {
     /// Prints a line.
     pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
-        let _ = self;
-        ignore_closed_pipe(writeln!(io::stdout(), "{text}"))
+        self.note_closed(writeln!(io::stdout(), "{text}"))
+    }
+
+    /// Whether the reader went away: there is nobody to go on for.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Prints a value as JSON.
@@ -27,11 +37,22 @@ impl Output {
 
     /// Prints bytes as they are.
     pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
-        let _ = self;
-        ignore_closed_pipe(io::stdout().write_all(bytes))
+        self.note_closed(io::stdout().write_all(bytes))
     }
 
-    /// Prints a table; `nothing` where it has no rows.
+    fn note_closed(&self, outcome: io::Result<()>) -> Result<(), Failure> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.closed.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => Err(Failure::new(format!("failed to write to standard output: {error}"))),
+        }
+    }
+
+    /// Prints a table; `nothing` where it has no rows. On a terminal the last column, the one with the long texts, is
+    /// wrapped to what is left of the line.
     pub(super) fn table(
         &self,
         header: &[&str],
@@ -45,6 +66,7 @@ impl Output {
         table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(header.iter().map(|name| name.to_uppercase()));
         table.add_rows(rows.iter().map(|row| row.iter().map(|cell| printable(cell))));
+        wrap_last_column(&mut table);
         let text: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
         self.line(&text.join("\n"))
     }
@@ -71,11 +93,22 @@ impl Output {
     }
 }
 
-fn ignore_closed_pipe(outcome: io::Result<()>) -> Result<(), Failure> {
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::new(format!("failed to write to standard output: {error}"))),
+fn wrap_last_column(table: &mut Table) {
+    if !io::stdout().is_terminal() {
+        return;
+    }
+    let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) else { return };
+    let widths = table.column_max_content_widths();
+    let Some((last, others)) = widths.split_last() else { return };
+    // Each column has a blank on both sides.
+    let taken: u16 = others.iter().map(|width| width + 2).sum::<u16>() + 2;
+    let left = size.ws_col.saturating_sub(taken).max(LAST_COLUMN_WIDTH_MIN);
+    if size.ws_col > 0
+        && left < *last
+        && let Some(column) = table.column_mut(others.len())
+    {
+        column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(left + 2)));
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
     }
 }
 

@@ -77,18 +77,17 @@ impl Requests {
         match self {
             Self::List { source, status, limit, json } => {
                 let filter = Filter { source_name: source, status, limit };
-                list(context, &request_log::list(pool, &filter).await?, json)
+                let requests = request_log::list(pool, &filter).await?;
+                if let (true, Some(name)) = (requests.is_empty(), &filter.source_name) {
+                    super::sources::check_known(pool, name).await?;
+                }
+                list(context, &requests, json)
             }
             Self::Show { id, json } => {
                 let request = request_log::show(pool, id).await?.ok_or_else(|| unknown(id))?;
                 show(context, &request, json)
             }
-            Self::Retry { ids, dry_run, json } => {
-                for id in ids {
-                    retry(context, pool, id, dry_run, json).await?;
-                }
-                Ok(())
-            }
+            Self::Retry { ids, dry_run, json } => retry(context, pool, ids, dry_run, json).await,
             Self::Skip { id, to, yes, dry_run, json } => {
                 skip(context, pool, &Skip { id, to, yes, dry_run, json }).await
             }
@@ -177,30 +176,47 @@ fn check_held(request: &Request) -> Result<(), Failure> {
     Err(Failure::new(format!("request {} is {}: {why}", request.id, request.status)))
 }
 
+/// All of them, or none.
 async fn retry(
     context: &Context,
     pool: &PgPool,
-    id: i64,
+    mut ids: Vec<i64>,
     dry_run: bool,
     json: bool,
 ) -> Result<(), Failure> {
+    ids.sort_unstable();
+    ids.dedup();
     let mut transaction = pool.begin().await.map_err(failed_to("begin a retry"))?;
-    let request = request_log::lock(&mut transaction, id).await?.ok_or_else(|| unknown(id))?;
-    check_held(&request)?;
-    if !dry_run {
-        request_log::retry(&mut transaction, &request, &actor(context)).await?;
-        transaction.commit().await.map_err(failed_to("commit a retry"))?;
+    let mut requests = Vec::new();
+    for id in ids {
+        let request = request_log::lock(&mut transaction, id).await?.ok_or_else(|| unknown(id))?;
+        check_held(&request)?;
+        if !dry_run {
+            request_log::retry(&mut transaction, &request, &actor(context)).await?;
+        }
+        requests.push(request);
     }
+    transaction.commit().await.map_err(failed_to("commit a retry"))?;
     if json {
-        return context.output.json(&json!({
-            "request_id": id, "source_name": request.source_name, "after_id": request.after_id, "dry_run": dry_run,
-        }));
+        let rows: Vec<_> = requests
+            .iter()
+            .map(|request| {
+                json!({
+                    "request_id": request.id, "source_name": request.source_name, "after_id": request.after_id,
+                    "dry_run": dry_run,
+                })
+            })
+            .collect();
+        return context.output.json(&rows);
     }
     let verb = if dry_run { "would be" } else { "will be" };
-    context.output.line(&format!(
-        "the window of request {id} ({} after {}) {verb} asked again",
-        request.source_name, request.after_id
-    ))
+    for request in requests {
+        context.output.line(&format!(
+            "the window of request {} ({} after {}) {verb} asked again",
+            request.id, request.source_name, request.after_id
+        ))?;
+    }
+    Ok(())
 }
 
 struct Skip {

@@ -4,6 +4,8 @@ use clap::Args;
 
 use super::{Context, Failure};
 use crate::app::{self, Role};
+use crate::database::Database;
+use crate::retry_worker::PassReport;
 
 #[derive(Debug, Args)]
 pub(super) struct RetryWorker {
@@ -21,14 +23,12 @@ impl RetryWorker {
             return Ok(app::run(&context.config, &context.process, &[Role::RetryWorker]).await?);
         }
         let database = context.open().await?;
-        let worker = app::retry_worker(&database.pool, &context.config).await?;
-        let outcome = worker.run_once().await;
-        drop(worker);
+        let outcome = pass(&database, context).await;
         database.close().await?;
         let report = outcome?;
         if self.json {
             context.output.json(&report)?;
-        } else if report == crate::retry_worker::PassReport::default() {
+        } else if report == PassReport::default() {
             context.output.line("no work: nothing in the inbox can be moved now")?;
         } else {
             context.output.line(&format!(
@@ -48,4 +48,9 @@ impl RetryWorker {
             "`eventloader status` and `eventloader dead-letters list` say which and why",
         ))
     }
+}
+
+async fn pass(database: &Database, context: &Context) -> Result<PassReport, Failure> {
+    let worker = app::retry_worker(&database.pool, &context.config).await?;
+    Ok(worker.run_once().await?)
 }

@@ -85,6 +85,14 @@ fn unknown(source_name: &str) -> Failure {
         .with_hint("see `eventloader sources list`")
 }
 
+/// A misspelt name should not look like a source without anything to show.
+pub(super) async fn check_known(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
+    match source::status(pool, Some(source_name)).await?.is_empty() {
+        true => Err(unknown(source_name)),
+        false => Ok(()),
+    }
+}
+
 fn done(
     context: &Context,
     found: bool,

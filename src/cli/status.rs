@@ -50,7 +50,7 @@ impl Status {
             } else {
                 print(context, &report)?;
             }
-            if !self.watch {
+            if !self.watch || context.output.is_closed() {
                 return Ok(());
             }
             tokio::select! {
