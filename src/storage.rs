@@ -1,7 +1,7 @@
 //! Where events finally go: `events` in the same database as the inbox, or in another PostgreSQL.
 
 use async_trait::async_trait;
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::store::inbox::{self, MoveOutcome, Moved};
 use crate::store::{StoreError, event, failed_to};
@@ -31,7 +31,15 @@ pub struct SameDatabase {
 #[async_trait]
 impl EventStorage for SameDatabase {
     async fn move_batch(&self, source_name: &str, limit: u32) -> Result<MoveOutcome, StoreError> {
-        inbox::move_batch(&self.pool, source_name, limit).await
+        let acquired = self.pool.acquire().await;
+        let mut connection = acquired.map_err(failed_to("move inbox rows"))?;
+        let outcome = inbox::move_batch(&mut *connection, source_name, limit).await;
+        if outcome.is_err() {
+            // The server tells of an error before it lets go of the locks. The caller's next try, on another
+            // connection, would find them and take itself for another instance.
+            drop(connection.ping().await);
+        }
+        outcome
     }
 }
 
@@ -51,7 +59,25 @@ pub struct OtherDatabase {
 impl EventStorage for OtherDatabase {
     async fn move_batch(&self, source_name: &str, limit: u32) -> Result<MoveOutcome, StoreError> {
         let mut here = self.inbox.begin().await.map_err(failed_to("begin a move"))?;
-        let Some(rows) = inbox::lock_batch(&mut here, source_name, limit).await? else {
+        let outcome = self.move_locked(&mut here, source_name, limit).await;
+        if outcome.is_err() {
+            // The locks have to be gone when the caller tries again; whether the rollback is heard does not matter.
+            drop(here.rollback().await);
+            return outcome;
+        }
+        here.commit().await.map_err(failed_to("commit a move"))?;
+        outcome
+    }
+}
+
+impl OtherDatabase {
+    async fn move_locked(
+        &self,
+        here: &mut PgConnection,
+        source_name: &str,
+        limit: u32,
+    ) -> Result<MoveOutcome, StoreError> {
+        let Some(rows) = inbox::lock_batch(here, source_name, limit).await? else {
             return Ok(MoveOutcome::Busy);
         };
         let conflicts = if rows.is_empty() {
@@ -60,8 +86,7 @@ impl EventStorage for OtherDatabase {
             event::store(&self.events, source_name, &rows).await?
         };
         let ids: Vec<i64> = rows.iter().map(|row| row.event_id).collect();
-        inbox::finish_batch(&mut here, source_name, &ids, &conflicts).await?;
-        here.commit().await.map_err(failed_to("commit a move"))?;
+        inbox::finish_batch(here, source_name, &ids, &conflicts).await?;
         if rows.is_empty() {
             return Ok(MoveOutcome::Nothing);
         }
