@@ -177,9 +177,10 @@ const FOREIGN_PARAMETERS: &[&str] =
 /// password makes its rest a parameter), so they never reach it.
 fn connect_options(url: &SecretString) -> Result<PgConnectOptions, DatabaseError> {
     let mut url = Url::parse(url.expose_secret()).map_err(|_| DatabaseError::Url)?;
-    let (known, unknown): (Vec<_>, Vec<_>) = url.query_pairs().into_owned().partition(|(key, _)| {
-        PARAMETERS.contains(&key.as_str()) || key.starts_with("options[")
-    });
+    let (known, unknown): (Vec<_>, Vec<_>) = url
+        .query_pairs()
+        .into_owned()
+        .partition(|(key, _)| PARAMETERS.contains(&key.as_str()) || key.starts_with("options["));
     if !unknown.is_empty() {
         url.query_pairs_mut().clear().extend_pairs(known);
     }

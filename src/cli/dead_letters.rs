@@ -179,7 +179,7 @@ async fn show(
         value["body"] = json!(String::from_utf8_lossy(&body));
         return context.output.json(&value);
     }
-    let lines = [
+    context.output.fields(&[
         ("dead letter", letter.id.to_string()),
         ("kind", letter.kind.clone()),
         ("origin", letter.origin.clone()),
@@ -196,11 +196,7 @@ async fn show(
                 body.len()
             ),
         ),
-    ];
-    for (name, value) in lines {
-        context.output.line(&format!("{name:>12}  {value}"))?;
-    }
-    Ok(())
+    ])
 }
 
 async fn replay(context: &Context, pool: &PgPool, bulk: &Bulk) -> Result<(), Failure> {

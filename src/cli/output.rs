@@ -35,6 +35,15 @@ impl Output {
         self.line(&text)
     }
 
+    /// Prints the fields of one thing, a line each, their names to the right.
+    pub(super) fn fields(&self, fields: &[(&str, String)]) -> Result<(), Failure> {
+        let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        for (name, value) in fields {
+            self.line(&format!("{name:>width$}  {}", printable(value)))?;
+        }
+        Ok(())
+    }
+
     /// Prints bytes as they are.
     pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
         self.note_closed(io::stdout().write_all(bytes))
@@ -100,14 +109,15 @@ fn wrap_last_column(table: &mut Table) {
     let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) else { return };
     let widths = table.column_max_content_widths();
     let Some((last, others)) = widths.split_last() else { return };
-    // Each column has a blank on both sides.
-    let taken: u16 = others.iter().map(|width| width + 2).sum::<u16>() + 2;
+    let line_width = table.lines().next().map_or(0, |line| line.chars().count());
+    let taken = u16::try_from(line_width).unwrap_or(u16::MAX).saturating_sub(*last);
     let left = size.ws_col.saturating_sub(taken).max(LAST_COLUMN_WIDTH_MIN);
     if size.ws_col > 0
         && left < *last
         && let Some(column) = table.column_mut(others.len())
     {
-        column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(left + 2)));
+        let padding = 2;
+        column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(left + padding)));
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
     }
 }
@@ -120,6 +130,8 @@ fn printable(text: &str) -> String {
 /// Says what went wrong.
 pub(super) fn complain(message: &str, hint: Option<&str>) {
     let mut stderr = io::stderr();
+    let message: Vec<String> = message.lines().map(printable).collect();
+    let message = message.join("\n");
     // There is nowhere left to report that standard error is closed.
     drop(writeln!(stderr, "error: {message}"));
     if let Some(hint) = hint {

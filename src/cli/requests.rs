@@ -130,7 +130,7 @@ fn show(context: &Context, request: &Request, json: bool) -> Result<(), Failure>
         return context.output.json(request);
     }
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let lines = [
+    context.output.fields(&[
         ("request", request.id.to_string()),
         ("source", request.source_name.clone()),
         ("window", format!("after {}, at most {}", request.after_id, request.limit_count)),
@@ -144,10 +144,7 @@ fn show(context: &Context, request: &Request, json: bool) -> Result<(), Failure>
         ("closed by", text(request.closed_by.clone())),
         ("created", time(Some(request.created_at))),
         ("updated", time(Some(request.updated_at))),
-    ];
-    for (name, value) in lines {
-        context.output.line(&format!("{name:>15}  {value}"))?;
-    }
+    ])?;
     if is_held(request) {
         context
             .output
