@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod commands;
 mod fairness;
 mod hostile_http;
 mod instances;
@@ -10,6 +11,8 @@ mod loading;
 mod model;
 mod outages;
 mod own_source;
+mod roles;
+mod schema;
 mod support;
 mod tidy;
 mod twin;

@@ -93,6 +93,28 @@ impl Database {
         Self { pool: pool::lazy(options.clone(), 8), options, url: url.into() }
     }
 
+    /// The URL for another user.
+    pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
+        let mut url: Url = self.url.parse().unwrap();
+        url.set_username(user).unwrap();
+        url.set_password(Some(password)).unwrap();
+        url.into()
+    }
+
+    /// A login role of its own, member of a group role; its name and its URL. Roles belong to the whole server.
+    pub(crate) async fn login(&self, member_of: Option<&str>) -> (String, String) {
+        let name = format!("login_{}", uuid::Uuid::new_v4().simple());
+        let membership = member_of.map(|role| format!(" in role {role}")).unwrap_or_default();
+        self.run_sql(format!("create role {name} login password 'secret'{membership}")).await;
+        let url = self.url_as(&name, "secret");
+        (name, url)
+    }
+
+    /// A statement put together by the test.
+    pub(crate) async fn run_sql(&self, sql: String) {
+        self.pool.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+    }
+
     /// One value.
     pub(crate) async fn value<T>(&self, sql: &'static str) -> T
     where

@@ -2,13 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use super::database::Database;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_eventloader");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_eventloader");
+
+/// A command that takes longer hangs.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A directory with a configuration file, from which the binary is run.
 pub(crate) struct Program {
@@ -36,6 +40,11 @@ impl Program {
     /// With this text as `eventloader.toml`.
     pub(crate) fn new(database: &Database, configuration: &str) -> Self {
         Self { database_url: Some(database.url.clone()), ..Self::without_database(configuration) }
+    }
+
+    /// With this database URL.
+    pub(crate) fn with_database_url(url: &str, configuration: &str) -> Self {
+        Self { database_url: Some(url.to_owned()), ..Self::without_database(configuration) }
     }
 
     /// Without a database URL: the binary finds its own.
@@ -68,18 +77,42 @@ impl Program {
 
     /// Runs to the end.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Finished {
-        let output = self.command(arguments).output().await.unwrap();
-        Finished {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        finish(self.command(arguments)).await
+    }
+
+    /// Runs to the end with further environment variables.
+    pub(crate) async fn run_with(
+        &self,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Finished {
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied());
+        finish(command).await
+    }
+
+    /// What a started program has logged so far.
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
     /// Starts and leaves running; log lines go to `log` in the directory.
     pub(crate) fn start(&self, arguments: &[&str], log: &str) -> Child {
         let log = std::fs::File::create(self.path(log)).unwrap();
         self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) async fn finish(mut command: Command) -> Finished {
+    let output = tokio::time::timeout(COMMAND_TIMEOUT, command.output())
+        .await
+        .unwrap_or_else(|_| panic!("{command:?} hangs"))
+        .unwrap();
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
