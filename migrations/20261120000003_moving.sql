@@ -18,9 +18,11 @@ begin
 end $$;
 
 -- Recomputes the watermark of a source: every id up to `last_stored_id` is in `events` or in `dead_letter`.
--- Requests whose ids are all below it have succeeded. Locks the cursor first, so that a deposit that moved it is
--- visible to the statement that looks for the lowest row left.
-create function eventloader.advance_stored(p_source_name text) returns bigint
+-- Requests with no row left in the inbox have succeeded, also those above a row that pins the watermark; of these only
+-- the ones that begin below p_moved_to are looked at (null: all), so that a long backlog costs nothing here.
+-- Locks the cursor first, so that a deposit that moved it is visible to the statement that looks for the lowest row
+-- left.
+create function eventloader.advance_stored(p_source_name text, p_moved_to bigint) returns bigint
 language plpgsql as $$
 declare
     window_ eventloader.source_cursor;
@@ -40,13 +42,23 @@ begin
     end if;
     update eventloader.event_request_log r
     set status = 'succeeded', updated_at = clock_timestamp()
-    where r.source_name = p_source_name and r.status = 'inbox_only' and r.max_id <= stored;
+    where r.source_name = p_source_name
+      and r.status = 'inbox_only'
+      and r.after_id < greatest(stored, coalesce(p_moved_to, window_.last_requested_id))
+      and not exists (
+          select from eventloader.event_inbox i
+          where i.source_name = p_source_name
+            and i.event_id > greatest(r.after_id, stored)
+            and i.event_id <= r.max_id);
     return stored;
 end $$;
 
 -- Moves up to p_limit rows of one source.
 --
--- outcome: moved, none (nothing can be moved now), busy (another instance is moving this source)
+-- outcome: moved, none (nothing can be moved now), busy (another instance is moving this source),
+--          failed (the batch was one row, and it cannot be stored: failed_event_id tells which, failure why)
+--
+-- A batch of more rows that cannot be stored raises the error and changes nothing: the caller asks for fewer rows.
 create function eventloader.move_batch(
     p_source_name text,
     p_limit integer,
@@ -54,16 +66,15 @@ create function eventloader.move_batch(
     out moved_count integer,
     out duplicate_count integer,
     out conflict_count integer,
-    out last_stored_id bigint
+    out failed_event_id bigint,
+    out failed_attempts integer,
+    out failure text
 )
 language plpgsql as $$
 declare
     low_watermark bigint;
     batch bigint[];
 begin
-    moved_count := 0;
-    duplicate_count := 0;
-    conflict_count := 0;
     perform 1 from eventloader.stream h
     where h.stream = p_source_name and h.owner = 'source'
     for update skip locked;
@@ -74,29 +85,58 @@ begin
     select c.last_stored_id into low_watermark from eventloader.source_cursor c where c.source_name = p_source_name;
     batch := eventloader.lock_inbox_batch(p_source_name, low_watermark, p_limit);
     if batch is null then
-        last_stored_id := eventloader.advance_stored(p_source_name);
+        perform eventloader.advance_stored(p_source_name, null);
         outcome := 'none';
         return;
     end if;
 
-    conflict_count := eventloader.set_conflicts_aside(p_source_name, batch);
+    if cardinality(batch) > 1 then
+        select m.* into moved_count, duplicate_count, conflict_count
+        from eventloader.move_rows(p_source_name, batch) m;
+    else
+        begin
+            select m.* into moved_count, duplicate_count, conflict_count
+            from eventloader.move_rows(p_source_name, batch) m;
+        exception
+            when data_exception or integrity_constraint_violation or program_limit_exceeded or plpgsql_error then
+                outcome := 'failed';
+                failed_event_id := batch[1];
+                failure := sqlerrm;
+                select i.attempts into failed_attempts from eventloader.event_inbox i
+                where i.source_name = p_source_name and i.event_id = failed_event_id;
+                return;
+        end;
+    end if;
+    perform eventloader.advance_stored(p_source_name, batch[cardinality(batch)]);
+    outcome := 'moved';
+end $$;
+
+-- Moves the rows of a batch, which are locked, as is the head of the stream.
+create function eventloader.move_rows(
+    p_source_name text,
+    p_batch bigint[],
+    out moved_count integer,
+    out duplicate_count integer,
+    out conflict_count integer
+)
+language plpgsql as $$
+begin
+    conflict_count := eventloader.set_conflicts_aside(p_source_name, p_batch);
     perform eventloader.announce_append();
     insert into eventloader.events (stream, version, event_type, payload, message_id, request_id, occurred_at)
     select i.source_name, i.event_id, i.event_type, i.payload, i.message_id, i.request_id, i.occurred_at
     from eventloader.event_inbox i
     where i.source_name = p_source_name
-      and i.event_id = any (batch)
+      and i.event_id = any (p_batch)
       and not exists (
           select from eventloader.events e where e.stream = p_source_name and e.version = i.event_id)
     order by i.event_id;
     get diagnostics moved_count = row_count;
-    delete from eventloader.event_inbox i where i.source_name = p_source_name and i.event_id = any (batch);
-    duplicate_count := cardinality(batch) - conflict_count - moved_count;
+    delete from eventloader.event_inbox i where i.source_name = p_source_name and i.event_id = any (p_batch);
+    duplicate_count := cardinality(p_batch) - conflict_count - moved_count;
     update eventloader.stream h
-    set version = greatest(h.version, batch[cardinality(batch)])
+    set version = greatest(h.version, p_batch[cardinality(p_batch)])
     where h.stream = p_source_name;
-    last_stored_id := eventloader.advance_stored(p_source_name);
-    outcome := 'moved';
 end $$;
 
 -- Locks the next rows of a source that may be moved, in id order; null: none. The lower bound keeps the scan from
@@ -123,29 +163,29 @@ language plpgsql as $$
 declare
     conflict_count integer;
 begin
-    with conflict as (
-        select i.event_id, i.event_type, i.payload, i.message_id, i.request_id, i.occurred_at,
-            'events already holds this id with another body' as reason
+    with incoming as materialized (
+        select i.event_id, i.message_id, e.version is not null as is_stored, e.payload <> i.payload as differs
         from eventloader.event_inbox i
-        join eventloader.events e on e.stream = p_source_name and e.version = i.event_id
-        where i.source_name = p_source_name and i.event_id = any (p_batch) and e.payload <> i.payload
+        left join eventloader.events e on e.stream = p_source_name and e.version = i.event_id
+        where i.source_name = p_source_name and i.event_id = any (p_batch)
+    ), named as (
+        select n.event_id, n.message_id, min(n.event_id) over (partition by n.message_id) as first_id
+        from incoming n
+        where n.message_id is not null and not n.is_stored
+    ), conflict as (
+        select n.event_id, 'events already holds this id with another body' as reason
+        from incoming n
+        where n.differs
         union all
-        select i.event_id, i.event_type, i.payload, i.message_id, i.request_id, i.occurred_at,
-            format('message_id %s is that of another event of this source', i.message_id)
-        from eventloader.event_inbox i
-        where i.source_name = p_source_name and i.event_id = any (p_batch) and i.message_id is not null
-          and (exists (select from eventloader.events e
-                       where e.stream = p_source_name and e.message_id = i.message_id and e.version <> i.event_id)
-            or exists (select from eventloader.event_inbox o
-                       where o.source_name = p_source_name and o.event_id = any (p_batch)
-                         and o.message_id = i.message_id and o.event_id < i.event_id))
-          and not exists (select from eventloader.events e
-                          where e.stream = p_source_name and e.version = i.event_id)
+        select n.event_id, format('message_id %s is that of another event of this source', n.message_id)
+        from named n
+        where n.event_id > n.first_id
+           or exists (select from eventloader.events e where e.stream = p_source_name and e.message_id = n.message_id)
     ), taken as (
         delete from eventloader.event_inbox i
         using conflict c
         where i.source_name = p_source_name and i.event_id = c.event_id
-        returning c.*
+        returning i.event_id, i.event_type, i.payload, i.message_id, i.request_id, i.occurred_at, c.reason
     ), kept as (
         insert into eventloader.dead_letter (kind, origin, reference, body, reason, detail)
         select 'conflict', p_source_name, t.event_id::text, convert_to(t.payload::text, 'UTF8'), t.reason,
@@ -159,10 +199,12 @@ begin
 end $$;
 
 -- Writes down that one row could not be moved: another attempt later, or, after the last one, a dead letter.
--- Answers whether the row became a dead letter; null: the row is gone or locked by somebody else.
+-- Answers whether the row became a dead letter; null: the row is gone, locked by somebody else, or was tried again since
+-- it had p_attempts, so that workers that meet the same row burn one attempt.
 create function eventloader.fail_inbox_row(
     p_source_name text,
     p_event_id bigint,
+    p_attempts integer,
     p_error text,
     p_max_attempts integer,
     p_retry_in interval
@@ -177,7 +219,7 @@ begin
     where i.source_name = p_source_name
       and i.event_id = (
           select l.event_id from eventloader.event_inbox l
-          where l.source_name = p_source_name and l.event_id = p_event_id
+          where l.source_name = p_source_name and l.event_id = p_event_id and l.attempts = p_attempts
           for update skip locked)
     returning * into failed;
     if failed.event_id is null or failed.attempts < p_max_attempts then
@@ -190,7 +232,7 @@ begin
             'message_id', failed.message_id, 'occurred_at', failed.occurred_at, 'request_id', failed.request_id))
     on conflict (origin, kind, reference, sha256(body)) where replayed_at is null do nothing;
     delete from eventloader.event_inbox i where i.source_name = p_source_name and i.event_id = p_event_id;
-    perform eventloader.advance_stored(p_source_name);
+    perform eventloader.advance_stored(p_source_name, p_event_id);
     return true;
 end $$;
 
@@ -216,11 +258,12 @@ begin
     update eventloader.stream h
     set version = greatest(h.version, (select max(e) from unnest(p_event_ids) e))
     where h.stream = p_source_name;
-    perform eventloader.advance_stored(p_source_name);
+    perform eventloader.advance_stored(p_source_name, (select max(e) from unnest(p_event_ids) e));
 end $$;
 
 -- The first half, called in the other database: stores rows under the same key, so that a repeated call changes
--- nothing. Answers the rows that are there already with another body.
+-- nothing. Answers the rows that are not added: those that are there already (reason null), and those that conflict
+-- with what is there.
 create function eventloader.store_events(
     p_stream text,
     p_versions bigint[],
@@ -248,30 +291,36 @@ begin
     select * from unnest(p_versions, p_event_types, p_payloads::jsonb[], p_message_ids, p_request_ids, p_occurred_at);
 
     return query
-        with conflict as (
-            select i.version, 'events already holds this id with another body' as reason
+        with incoming as materialized (
+            select i.version, i.message_id, e.version is not null as is_stored, e.payload <> i.payload as differs
             from pg_temp.incoming_events i
-            join eventloader.events e on e.stream = p_stream and e.version = i.version
-            where e.payload <> i.payload
+            left join eventloader.events e on e.stream = p_stream and e.version = i.version
+        ), named as (
+            select n.version, n.message_id, min(n.version) over (partition by n.message_id) as first_version
+            from incoming n
+            where n.message_id is not null and not n.is_stored
+        ), aside as (
+            select n.version, 'events already holds this id with another body' as reason
+            from incoming n
+            where n.differs
             union all
-            select i.version, format('message_id %s is that of another event of this source', i.message_id)
-            from pg_temp.incoming_events i
-            where i.message_id is not null
-              and (exists (select from eventloader.events e
-                           where e.stream = p_stream and e.message_id = i.message_id and e.version <> i.version)
-                or exists (select from pg_temp.incoming_events o
-                           where o.message_id = i.message_id and o.version < i.version))
-              and not exists (select from eventloader.events e where e.stream = p_stream and e.version = i.version)
+            select n.version, format('message_id %s is that of another event of this source', n.message_id)
+            from named n
+            where n.version > n.first_version
+               or exists (select from eventloader.events e where e.stream = p_stream and e.message_id = n.message_id)
+            union all
+            select n.version, null
+            from incoming n
+            where n.is_stored and not n.differs
         ), taken as (
-            delete from pg_temp.incoming_events i using conflict c where i.version = c.version
+            delete from pg_temp.incoming_events i using aside a where i.version = a.version
         )
-        select c.version, c.reason from conflict c;
+        select a.version, a.reason from aside a;
 
     perform eventloader.announce_append();
     insert into eventloader.events (stream, version, event_type, payload, message_id, request_id, occurred_at)
     select p_stream, i.version, i.event_type, i.payload, i.message_id, i.request_id, i.occurred_at
     from pg_temp.incoming_events i
-    where not exists (select from eventloader.events e where e.stream = p_stream and e.version = i.version)
     order by i.version;
     update eventloader.stream h
     set version = greatest(h.version, p_versions[cardinality(p_versions)])

@@ -3,7 +3,7 @@
 //! Start reading at [`RetryWorker::run`]. A pass over one source is [`RetryWorker::move_source`]; it takes no input but
 //! the source's name, so a hint, the periodic look and `retry-worker --once` are one path.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
 use crate::loader::policy::{Backoff, RETRY_BACKOFF};
-use crate::storage::EventStorage;
-use crate::store::inbox::{self, MoveOutcome, Moved};
+use crate::storage::{EventStorage, SameDatabase};
+use crate::store::inbox::{self, FailedRow, MoveOutcome, Moved};
 use crate::store::{Remedy, StoreError};
 use crate::telemetry::chain;
 
@@ -30,8 +30,8 @@ const BATCHES_PER_TURN: u32 = 16;
 /// Sources moved at once. Each takes a connection; two keep two cores of PostgreSQL busy.
 pub const SOURCES_AT_ONCE: u32 = 4;
 
-/// A database that is away, full or busy.
-const DATABASE_BACKOFF: Backoff =
+/// A source whose move fails: the database is away, full or busy, or refuses us.
+const MOVE_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(250), factor: 2, cap: Duration::from_secs(5) };
 
 /// The retry worker of one instance.
@@ -98,6 +98,12 @@ enum Turn {
 }
 
 impl RetryWorker {
+    /// A worker that moves to `events` beside the inbox, 1000 rows a batch, 5 tries a row.
+    pub fn new(pool: PgPool) -> Self {
+        let storage = Arc::new(SameDatabase { pool: pool.clone() });
+        Self { pool, storage, batch_size: 1000, max_attempts: 5, moved: Arc::default() }
+    }
+
     /// Moves whatever can be moved until `stop`.
     ///
     /// # Cancel safety
@@ -109,40 +115,37 @@ impl RetryWorker {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hints_open = true;
-        let mut failures = 0_u32;
-        let mut away_until: Option<Instant> = None;
+        let mut rests = Rests::default();
         while !(stop.is_cancelled() && running.is_empty()) {
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !stop.is_cancelled() => queue.clear(),
                 Some((source_name, turn)) = running.join_next() => match turn {
-                    Ok(Ok(Turn::Drained(_))) => failures = 0,
-                    Ok(Ok(Turn::More(_))) => queue.push(source_name),
-                    Ok(Err(error)) => {
-                        failures = failures.saturating_add(1);
-                        report_trouble(&source_name, &error, failures);
-                        if error.is_outage() {
-                            let delay = DATABASE_BACKOFF.delay(failures, rand::random());
-                            away_until = Some(Instant::now() + delay);
-                        }
+                    Ok(Ok(Turn::Drained(_))) => rests.end(&source_name),
+                    Ok(Ok(Turn::More(_))) => {
+                        rests.end(&source_name);
+                        queue.push(source_name);
                     }
-                    Err(error) => tracing::error!(source_name, error = chain(&error), "move panicked"),
+                    Ok(Err(error)) => {
+                        let failures = rests.begin(&source_name);
+                        report_trouble(&source_name, &error, failures);
+                    }
+                    Err(error) => {
+                        rests.begin(&source_name);
+                        tracing::error!(source_name, error = chain(&error), "move panicked");
+                    }
                 },
                 hint = hints.recv(), if hints_open && !stop.is_cancelled() => match hint {
                     Some(source_name) => queue.push(source_name),
                     None => hints_open = false,
                 },
-                _ = look.tick(), if !stop.is_cancelled() => {
-                    if away_until.is_none_or(|until| until <= Instant::now()) {
-                        away_until = None;
-                        self.look(&mut queue).await;
-                    }
-                }
+                _ = look.tick(), if !stop.is_cancelled() => self.look(&mut queue).await,
             }
-            let may_start = away_until.is_none() && !stop.is_cancelled();
-            while may_start
+            let now = Instant::now();
+            while !stop.is_cancelled()
                 && running.len() < SOURCES_AT_ONCE as usize
-                && let Some(source_name) = queue.pop_unless(|name| running.contains_key(name))
+                && let Some(source_name) =
+                    queue.pop_unless(|name| running.contains_key(name) || rests.contains(name, now))
             {
                 let worker = self.clone();
                 running.spawn(source_name.clone(), async move {
@@ -205,15 +208,13 @@ impl RetryWorker {
                     limit = (limit * 2).min(self.batch_size);
                 }
                 Ok(MoveOutcome::Nothing | MoveOutcome::Busy) => return Ok(Turn::Drained(report)),
+                Ok(MoveOutcome::Failed(row)) => match self.fail_row(source_name, &row).await? {
+                    Some(true) => report.exhausted_count += 1,
+                    Some(false) => report.failed_count += 1,
+                    None => {}
+                },
                 Err(error) if error.remedy() == Remedy::SetRowAside && limit > 1 => {
                     limit = limit.div_ceil(2);
-                }
-                Err(error) if error.remedy() == Remedy::SetRowAside => {
-                    match self.fail_first(source_name, &error).await? {
-                        Some(true) => report.exhausted_count += 1,
-                        Some(false) => report.failed_count += 1,
-                        None => return Ok(Turn::Drained(report)),
-                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -221,35 +222,22 @@ impl RetryWorker {
         Ok(Turn::More(report))
     }
 
-    /// Sets the first movable row aside: a batch of one failed, so it is that row.
-    async fn fail_first(
+    async fn fail_row(
         &self,
         source_name: &str,
-        error: &StoreError,
+        row: &FailedRow,
     ) -> Result<Option<bool>, StoreError> {
-        let Some((event_id, attempts)) = inbox::first_movable(&self.pool, source_name).await?
-        else {
-            return Ok(None);
-        };
-        let attempt = attempts.cast_unsigned() + 1;
-        let reason = chain(error);
+        let attempt = row.attempts.cast_unsigned() + 1;
         let retry_in = RETRY_BACKOFF.delay(attempt, rand::random());
-        let exhausted = inbox::fail_row(
-            &self.pool,
-            source_name,
-            event_id,
-            &reason,
-            self.max_attempts,
-            retry_in,
-        )
-        .await?;
+        let exhausted =
+            inbox::fail_row(&self.pool, source_name, row, self.max_attempts, retry_in).await?;
         if let Some(exhausted) = exhausted {
             tracing::warn!(
                 source_name,
-                event_id,
+                event_id = row.event_id,
                 attempt,
                 exhausted,
-                error = reason,
+                error = row.reason,
                 "event cannot be moved to the event log"
             );
         }
@@ -276,6 +264,34 @@ fn report_trouble(source_name: &str, error: &StoreError, failures: u32) {
             failures,
             "cannot move events; trying again"
         );
+    }
+}
+
+/// Sources whose last move failed, each for a while of its own: what one source meets (rights, a stream that belongs to
+/// somebody else) does not delay the others, and a database that is away delays each.
+#[derive(Default)]
+struct Rests(HashMap<String, Rest>);
+
+struct Rest {
+    failures: u32,
+    until: Instant,
+}
+
+impl Rests {
+    /// Answers how many moves of the source have failed in a row.
+    fn begin(&mut self, source_name: &str) -> u32 {
+        let failures = self.0.get(source_name).map_or(0, |rest| rest.failures).saturating_add(1);
+        let until = Instant::now() + MOVE_BACKOFF.delay(failures, rand::random());
+        self.0.insert(source_name.to_owned(), Rest { failures, until });
+        failures
+    }
+
+    fn end(&mut self, source_name: &str) {
+        self.0.remove(source_name);
+    }
+
+    fn contains(&self, source_name: &str, now: Instant) -> bool {
+        self.0.get(source_name).is_some_and(|rest| rest.until > now)
     }
 }
 

@@ -52,8 +52,9 @@ impl StoreError {
         match code.get(..2).unwrap_or_default() {
             // Data exceptions, broken constraints, program limits (jsonb depth and size), `raise exception`.
             "22" | "23" | "54" | "P0" => Remedy::SetRowAside,
-            // Authorisation, catalogue, syntax and access rules, object not in the state needed.
-            "28" | "3D" | "3F" | "42" | "0A" => Remedy::NeedsOperator,
+            // Authorisation, catalogue, syntax and access rules, object not in the state needed; our own: a stream that
+            // belongs to an application.
+            "28" | "3D" | "3F" | "42" | "0A" | "EL" => Remedy::NeedsOperator,
             _ => Remedy::TryAgain,
         }
     }

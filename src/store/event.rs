@@ -5,14 +5,23 @@ use sqlx::PgExecutor;
 use super::inbox::{Conflict, InboxRow};
 use super::{StoreError, failed_to};
 
-/// Stores the rows of one source in the `events` table of the executor's database, in one transaction. Rows that are
-/// there already with the same body are left alone; answers those that are there with another one.
+/// What became of rows that were to be stored.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// Rows that were there already with the same body.
+    pub duplicate_count: usize,
+    /// Rows that cannot be stored beside what is there.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Stores the rows of one source, in id order, in the `events` table of the executor's database, in one transaction.
+/// Safe to repeat: rows that are there already with the same body are left alone.
 pub async fn store(
     executor: impl PgExecutor<'_>,
     source_name: &str,
     rows: &[InboxRow],
-) -> Result<Vec<Conflict>, StoreError> {
-    let conflicts: Vec<(i64, String)> = sqlx::query_as(
+) -> Result<Stored, StoreError> {
+    let aside: Vec<(i64, Option<String>)> = sqlx::query_as(
         "select version, reason from eventloader.store_events($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(source_name)
@@ -25,5 +34,10 @@ pub async fn store(
     .fetch_all(executor)
     .await
     .map_err(failed_to("store events in the other database"))?;
-    Ok(conflicts.into_iter().map(|(event_id, reason)| Conflict { event_id, reason }).collect())
+    let aside_count = aside.len();
+    let conflicts: Vec<Conflict> = aside
+        .into_iter()
+        .filter_map(|(event_id, reason)| Some(Conflict { event_id, reason: reason? }))
+        .collect();
+    Ok(Stored { duplicate_count: aside_count - conflicts.len(), conflicts })
 }

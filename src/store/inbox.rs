@@ -129,7 +129,7 @@ impl Moved {
 }
 
 /// How a try to move a batch ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MoveOutcome {
     /// Rows left the inbox.
     Moved(Moved),
@@ -137,6 +137,19 @@ pub enum MoveOutcome {
     Nothing,
     /// Another instance is moving this source.
     Busy,
+    /// The batch was one row, and it cannot be stored.
+    Failed(FailedRow),
+}
+
+/// A row that cannot be stored, alone as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRow {
+    /// Its id.
+    pub event_id: i64,
+    /// How often it was tried before.
+    pub attempts: i32,
+    /// Why it cannot be stored.
+    pub reason: String,
 }
 
 /// Moves up to `limit` rows of a source to `events` of the same database, in one transaction.
@@ -159,6 +172,11 @@ pub async fn move_batch(
                 conflict_count: row.try_get("conflict_count")?,
             }),
             "busy" => MoveOutcome::Busy,
+            "failed" => MoveOutcome::Failed(FailedRow {
+                event_id: row.try_get("failed_event_id")?,
+                attempts: row.try_get("failed_attempts")?,
+                reason: row.try_get("failure")?,
+            }),
             _ => MoveOutcome::Nothing,
         })
     };
@@ -170,6 +188,8 @@ pub async fn move_batch(
 pub struct InboxRow {
     /// The source's id.
     pub event_id: i64,
+    /// How often it was tried before.
+    pub attempts: i32,
     /// Its type.
     pub event_type: String,
     /// The payload as text, as `jsonb` prints it.
@@ -200,11 +220,12 @@ pub async fn lock_batch(
         return Ok(None);
     }
     let rows = sqlx::query_as(
-        "select event_id, event_type, payload::text as payload, message_id, request_id, occurred_at
+        "select event_id, attempts, event_type, payload::text as payload, message_id, request_id, occurred_at
          from eventloader.event_inbox
          where source_name = $1
-           and event_id = any (eventloader.lock_inbox_batch($1,
-               (select last_stored_id from eventloader.source_cursor where source_name = $1), $2))
+           -- As a scalar sub-select it is called once; as a plain argument, once per row of the inbox.
+           and event_id = any ((select eventloader.lock_inbox_batch($1,
+               (select last_stored_id from eventloader.source_cursor where source_name = $1), $2))::bigint[])
          order by event_id",
     )
     .bind(source_name)
@@ -242,40 +263,20 @@ pub async fn finish_batch(
     Ok(())
 }
 
-/// The lowest row of a source that may be moved now.
-pub async fn first_movable(
-    executor: impl PgExecutor<'_>,
-    source_name: &str,
-) -> Result<Option<(i64, i32)>, StoreError> {
-    sqlx::query_as(
-        "select event_id, attempts from eventloader.event_inbox
-         where source_name = $1
-           and event_id > (select last_stored_id from eventloader.source_cursor where source_name = $1)
-           and (next_attempt_at is null or next_attempt_at <= clock_timestamp())
-         order by event_id
-         limit 1
-         for update skip locked",
-    )
-    .bind(source_name)
-    .fetch_optional(executor)
-    .await
-    .map_err(failed_to("find the row that cannot be moved"))
-}
-
 /// Writes down that a row could not be moved. `Some(true)`: that was its last attempt, it is a dead letter now.
-/// `None`: the row is gone, or somebody has it locked.
+/// `None`: the row is gone, or somebody has it locked, or tried it at the same time.
 pub async fn fail_row(
     executor: impl PgExecutor<'_>,
     source_name: &str,
-    event_id: i64,
-    error: &str,
+    row: &FailedRow,
     max_attempts: u32,
     retry_in: Duration,
 ) -> Result<Option<bool>, StoreError> {
-    sqlx::query_scalar("select eventloader.fail_inbox_row($1, $2, $3, $4, $5)")
+    sqlx::query_scalar("select eventloader.fail_inbox_row($1, $2, $3, $4, $5, $6)")
         .bind(source_name)
-        .bind(event_id)
-        .bind(error)
+        .bind(row.event_id)
+        .bind(row.attempts)
+        .bind(&row.reason)
         .bind(max_attempts.cast_signed())
         .bind(interval(retry_in))
         .fetch_one(executor)
