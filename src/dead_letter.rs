@@ -20,8 +20,8 @@ struct Detail {
     message_id: Option<Uuid>,
     occurred_at: Option<DateTime<Utc>>,
     request_id: Option<i64>,
-    #[serde(default)]
-    payload_at: String,
+    /// From the body to the payload. None: the body is the payload, as the inbox held it.
+    payload_at: Option<String>,
 }
 
 /// What came of a replay.
@@ -101,11 +101,16 @@ fn prepare(
     let Some(event_id) = detail.event_id else {
         return Err("it has no id, so it has no place in its stream".to_owned());
     };
-    let payload: Pointer = detail
-        .payload_at
-        .parse()
-        .map_err(|error| format!("its payload pointer is wrong: {error}"))?;
-    let mapping = Mapping { payload, max_event_bytes, ..Mapping::default() };
+    let mapping = match &detail.payload_at {
+        Some(pointer) => {
+            let payload: Pointer = pointer
+                .parse()
+                .map_err(|error| format!("its payload pointer is wrong: {error}"))?;
+            Mapping { payload, max_event_bytes, ..Mapping::default() }
+        }
+        // It was within the limit when it arrived; printed by PostgreSQL it may be longer.
+        None => Mapping { max_event_bytes: usize::MAX, ..Mapping::default() },
+    };
     match mapping.item_with_id(body, event_id) {
         Item::Good(event) => Ok((detail, event.payload.as_str().to_owned())),
         Item::Bad(bad) => Err(format!("it still cannot be stored: {}", bad.reason)),

@@ -82,11 +82,24 @@ pub async fn body(executor: impl PgExecutor<'_>, id: i64) -> Result<Option<Vec<u
         .map_err(failed_to("read a dead letter"))
 }
 
-/// Locks a dead letter that was not replayed yet; `None`: gone, replayed, or locked by somebody else.
+/// Locks a dead letter that was not replayed yet; `None`: gone, replayed, or locked by somebody else. The stream's head
+/// and the cursor are locked before it, in the order of a move, so that neither waits for the other in a ring.
 pub async fn lock(
     connection: &mut PgConnection,
     id: i64,
 ) -> Result<Option<DeadLetter>, StoreError> {
+    for statement in [
+        "select from eventloader.stream
+         where stream = (select origin from eventloader.dead_letter where id = $1) for update",
+        "select from eventloader.source_cursor
+         where source_name = (select origin from eventloader.dead_letter where id = $1) for update",
+    ] {
+        sqlx::query(statement)
+            .bind(id)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed_to("lock the source of a dead letter"))?;
+    }
     sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "select {COLUMNS} from eventloader.dead_letter where id = $1 and replayed_at is null
          for update skip locked"
@@ -116,8 +129,8 @@ pub struct ReplayedEvent<'a> {
     pub request_id: Option<i64>,
 }
 
-/// Puts a locked dead letter back into the inbox and marks it replayed. The watermark goes below it, so that the retry
-/// worker finds it.
+/// Puts a locked dead letter back into the inbox and marks it replayed. The watermark goes below it, and below the
+/// requested id even if a seek took that back, so that the retry worker finds it.
 pub async fn replay_event(
     connection: &mut PgConnection,
     id: i64,
@@ -127,7 +140,7 @@ pub async fn replay_event(
     sqlx::query(
         "with cursor as (
              update eventloader.source_cursor
-             set last_stored_id = least(last_stored_id, $2 - 1), updated_at = clock_timestamp()
+             set last_stored_id = least(last_stored_id, greatest(last_requested_id, -9223372036854775807) - 1, $2 - 1), updated_at = clock_timestamp()
              where source_name = $1
          ), inbox as (
              insert into eventloader.event_inbox
