@@ -9,6 +9,7 @@ mod hostile_http;
 mod instances;
 mod loading;
 mod model;
+mod moving;
 mod outages;
 mod own_source;
 mod roles;

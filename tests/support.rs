@@ -2,6 +2,7 @@
 
 pub(crate) mod database;
 pub(crate) mod http;
+pub(crate) mod inbox;
 pub(crate) mod loading;
 pub(crate) mod program;
 
