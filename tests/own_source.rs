@@ -60,7 +60,7 @@ async fn a_reason_with_anything_in_it_is_kept_readable() {
     let source = own(move |_| Err(SourceError::unknown(reason.clone())));
     let loading =
         Loading::start(&database, &[Given::new("own", Arc::<OwnSource<_>>::clone(&source))]).await;
-    let (reason, _) = state(&database, "held").await;
+    let (reason, remedy) = state(&database, "held").await;
     assert!(reason.starts_with(r"\u0000\u001b[2J\u000aforged line\u202eéé"), "{reason:.100}");
     assert!(reason.chars().count() < 1100 && reason.ends_with('…'), "{}", reason.len());
     assert_eq!(remedy, "eventloader requests retry 1");
@@ -102,7 +102,7 @@ async fn a_page_that_the_database_refuses_is_kept_and_held() {
         Ok(Page { items: vec![Item::Good(event)], body, answered_at: None })
     });
     let loading = Loading::start(&database, &[Given::new("own", source)]).await;
-    let (reason, _) = state(&database, "held").await;
+    let (reason, remedy) = state(&database, "held").await;
     assert!(
         reason.starts_with("the page cannot be stored: failed to deposit a page: "),
         "{reason}"
