@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::event::Item;
@@ -47,10 +47,26 @@ pub async fn replay(
     max_event_bytes: usize,
 ) -> Result<Replay, StoreError> {
     let mut transaction = pool.begin().await.map_err(failed_to("begin a replay"))?;
-    let Some(letter) = dead_letter::lock(&mut transaction, id).await? else {
+    let outcome = replay_locked(&mut transaction, id, actor, max_event_bytes).await?;
+    if outcome == Replay::Replayed {
+        transaction.commit().await.map_err(failed_to("commit a replay"))?;
+    } else {
+        // Waited for: a retry worker that meets the locks would take the source for one that is in work.
+        transaction.rollback().await.map_err(failed_to("give up a replay"))?;
+    }
+    Ok(outcome)
+}
+
+async fn replay_locked(
+    connection: &mut PgConnection,
+    id: i64,
+    actor: &Actor,
+    max_event_bytes: usize,
+) -> Result<Replay, StoreError> {
+    let Some(letter) = dead_letter::lock(connection, id).await? else {
         return Ok(Replay::Gone);
     };
-    let body = dead_letter::body(&mut *transaction, id).await?.unwrap_or_default();
+    let body = dead_letter::body(&mut *connection, id).await?.unwrap_or_default();
     let (detail, payload) = match prepare(&letter, &Bytes::from(body), max_event_bytes) {
         Ok(prepared) => prepared,
         Err(reason) => return Ok(Replay::Refused(reason)),
@@ -64,15 +80,11 @@ pub async fn replay(
         occurred_at: detail.occurred_at,
         request_id: detail.request_id,
     };
-    match dead_letter::replay_event(&mut transaction, id, &event, actor).await {
-        Ok(()) => {}
-        Err(error) if error.remedy() == Remedy::SetRowAside => {
-            return Ok(Replay::Refused(chain(&error)));
-        }
-        Err(error) => return Err(error),
+    match dead_letter::replay_event(connection, id, &event, actor).await {
+        Ok(()) => Ok(Replay::Replayed),
+        Err(error) if error.remedy() == Remedy::SetRowAside => Ok(Replay::Refused(chain(&error))),
+        Err(error) => Err(error),
     }
-    transaction.commit().await.map_err(failed_to("commit a replay"))?;
-    Ok(Replay::Replayed)
 }
 
 /// Judges a dead letter again, without the database.
