@@ -69,7 +69,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (deposited, mut hints) = mpsc::channel(16);
     let stop = Stop::default();
     let loader = Loader {
-        pool: database.pool.clone(),
+        connections: database.connections(2),
         // Has to be unlike that of any other process that ever ran.
         owner: format!("custom_source:{}", uuid::Uuid::new_v4()),
         sources: vec![source],

@@ -132,7 +132,7 @@ async fn run_on(
     let owner = owner();
     tracing::info!(owner, source_count = sources.len(), ?roles, "eventloader is running");
     let loader = Loader {
-        pool: database.share(shares.loader),
+        connections: database.connections(shares.loader),
         owner,
         sources,
         concurrency: config.loader.concurrency,

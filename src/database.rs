@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::config::{Config, ProcessConfig};
+use crate::postgres::connections::Connections;
 use crate::postgres::embedded::{Durability, Embedded, EmbeddedError, EmbeddedOptions};
 use crate::postgres::migrate::{self, Migrated, SchemaError};
 use crate::postgres::pool;
@@ -108,6 +109,11 @@ impl Database {
     /// sees to it that all shares together stay within `max_connections`.
     pub fn share(&self, max_connections: u32) -> PgPool {
         pool::lazy(self.options.clone(), max_connections)
+    }
+
+    /// Connections of its own for the loader.
+    pub fn connections(&self, max_connections: u32) -> Connections {
+        Connections::new(self.options.clone(), max_connections)
     }
 
     /// Brings the schema up to date.

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 use tokio_util::time::{DelayQueue, delay_queue};
 
+use crate::postgres::connections::Connections;
 use crate::source::EventSource;
 use crate::telemetry::chain;
 use cycle::{Rules, Token};
@@ -89,8 +89,8 @@ pub struct Stop {
 
 /// The loader of one instance.
 pub struct Loader {
-    /// The database.
-    pub pool: PgPool,
+    /// Connections to the database, of its own: closed when the loader ends.
+    pub connections: Connections,
     /// This process, unlike any other that ever ran.
     pub owner: String,
     /// The sources.
@@ -135,6 +135,7 @@ impl Loader {
                 loader.start_cycle(&mut state, index, &stop);
             }
         }
+        loader.connections.close().await;
     }
 
     fn start_cycle(self: &Arc<Self>, state: &mut LoopState, index: usize, stop: &Stop) {

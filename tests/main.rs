@@ -13,6 +13,7 @@ mod moving;
 mod outages;
 mod own_source;
 mod roles;
+mod round_trips;
 mod schema;
 mod support;
 mod tidy;

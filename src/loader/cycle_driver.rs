@@ -141,7 +141,7 @@ impl Driver<'_> {
             on_failure: settings.on_failure,
         };
         self.claimed_at = Instant::now();
-        Some(match request_log::claim(&self.loader.pool, &request).await {
+        Some(match self.loader.claim(&request).await {
             Ok(answer) => {
                 self.granted = matches!(answer, ClaimAnswer::Granted(_));
                 Event::ClaimAnswered(answer)
@@ -249,7 +249,7 @@ impl Driver<'_> {
         let mut failures = 0;
         loop {
             let rows = DepositRows { events: &self.events, bad_events: &self.bad_events };
-            let outcome = inbox::deposit(&self.loader.pool, self.end(), grant, deposit, rows).await;
+            let outcome = self.loader.deposit(self.end(), grant, deposit, rows).await;
             match outcome {
                 Ok(answer) => {
                     self.deposited(grant, deposit, answer);
@@ -273,7 +273,7 @@ impl Driver<'_> {
     /// Takes the events out that `jsonb` refuses, although the screen let them pass. Answers how many.
     async fn set_unstorable_aside(&mut self, cause: &StoreError) -> Result<usize, StoreError> {
         let payloads: Vec<&str> = self.events.iter().map(|e| e.payload.as_str()).collect();
-        let found = inbox::unstorable(&self.loader.pool, &payloads).await?;
+        let found = self.loader.unstorable(&payloads).await?;
         tracing::warn!(
             source_name = self.source.source_name,
             event_count = found.len(),
@@ -353,8 +353,7 @@ impl Driver<'_> {
             let reason =
                 self.failure.as_ref().map_or("the grant was not used", |e| e.reason.as_str());
             let page = self.failure.as_ref().and_then(|e| e.page.as_deref());
-            let outcome =
-                request_log::close(&self.loader.pool, self.end(), grant, close, reason, page).await;
+            let outcome = self.loader.close(self.end(), grant, close, reason, page).await;
             match outcome {
                 Ok(()) => return Some(Event::CloseAnswered),
                 Err(error) => self.wait_for_database(&error, &mut failures).await?,
@@ -411,13 +410,69 @@ impl Driver<'_> {
     }
 }
 
+/// The calls of a cycle, each on a connection that is lent for it.
+impl Loader {
+    async fn claim(&self, request: &ClaimRequest<'_>) -> Result<ClaimAnswer, StoreError> {
+        let mut lent = self.connections.lend().await?;
+        let outcome = request_log::claim(&mut *lent, request).await;
+        lent.give_back(&outcome);
+        outcome
+    }
+
+    async fn renew(
+        &self,
+        source_name: &str,
+        epoch: i64,
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        let mut lent = self.connections.lend().await?;
+        let outcome = lease::renew(&mut *lent, source_name, &self.owner, epoch, ttl).await;
+        lent.give_back(&outcome);
+        outcome
+    }
+
+    async fn deposit(
+        &self,
+        end: CycleEnd<'_>,
+        grant: &Grant,
+        deposit: &Deposit,
+        rows: DepositRows<'_>,
+    ) -> Result<inbox::DepositAnswer, StoreError> {
+        let mut lent = self.connections.lend().await?;
+        let outcome = inbox::deposit(&mut *lent, end, grant, deposit, rows).await;
+        lent.give_back(&outcome);
+        outcome
+    }
+
+    async fn unstorable(&self, payloads: &[&str]) -> Result<Vec<(usize, String)>, StoreError> {
+        let mut lent = self.connections.lend().await?;
+        let outcome = inbox::unstorable(&mut *lent, payloads).await;
+        lent.give_back(&outcome);
+        outcome
+    }
+
+    async fn close(
+        &self,
+        end: CycleEnd<'_>,
+        grant: &Grant,
+        close: &Close,
+        reason: &str,
+        page: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        let mut lent = self.connections.lend().await?;
+        let outcome = request_log::close(&mut *lent, end, grant, close, reason, page).await;
+        lent.give_back(&outcome);
+        outcome
+    }
+}
+
 /// Renews the lease for as long as it is polled. A lost lease is not an error here: somebody else may take the source,
 /// but the reservation stays ours.
 async fn heartbeat(loader: &Loader, source: &LoadedSource, epoch: i64) -> std::convert::Infallible {
     let ttl = source.settings.lease_ttl;
     loop {
         tokio::time::sleep(ttl / 3).await;
-        let renewal = lease::renew(&loader.pool, &source.source_name, &loader.owner, epoch, ttl);
+        let renewal = loader.renew(&source.source_name, epoch, ttl);
         match tokio::time::timeout(ttl, renewal).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {

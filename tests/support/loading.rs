@@ -7,6 +7,7 @@ use std::time::Duration;
 use eventloader::loader::policy::OnFailure;
 use eventloader::loader::{LoadedSource, Loader, SourceSettings, Stop};
 use eventloader::mapping::Mapping;
+use eventloader::postgres::connections::Connections;
 use eventloader::retry_worker::RetryWorker;
 use eventloader::source::EventSource;
 use eventloader::sources::http::{Clients, HttpOptions, HttpSource};
@@ -115,7 +116,7 @@ impl Loading {
         let sources = given.iter().map(Given::load).collect();
         let (deposited, hints) = mpsc::channel(1024);
         let loader = Loader {
-            pool: database.pool.clone(),
+            connections: Connections::new(database.options.clone(), 8),
             owner: format!("test:{}", uuid::Uuid::new_v4()),
             sources,
             concurrency,
