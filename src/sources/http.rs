@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,8 +23,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use crate::event::Item;
 use crate::event::excerpt::excerpt;
-use crate::mapping::{Mapping, PageError};
+use crate::mapping::Mapping;
 use crate::source::{EventSource, FailureClass, Page, SourceError};
 use crate::telemetry::chain;
 
@@ -36,6 +38,10 @@ const HEADER_LENGTH_MAX: usize = 200;
 
 /// How much of a body that broke a size limit is kept as a dead letter.
 const KEPT_OF_OVERSIZED: usize = 1 << 20;
+
+/// A body of at most this many bytes, not compressed, is read where it arrives. Others take long enough to hold up the
+/// sources that share the thread: a few kilobytes can unpack to `max_page_bytes`.
+const QUICK_BODY: usize = 1 << 20;
 
 /// What an HTTP source needs to know.
 #[derive(Clone)]
@@ -57,7 +63,7 @@ pub struct HttpSource {
     client: Client,
     url: Url,
     headers: HeaderMap,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     timeout: Duration,
     max_page_bytes: usize,
 }
@@ -126,7 +132,7 @@ impl HttpSource {
             client,
             url: options.url,
             headers,
-            mapping: options.mapping,
+            mapping: Arc::new(options.mapping),
             timeout: options.timeout,
             max_page_bytes: options.max_page_bytes,
         })
@@ -151,19 +157,18 @@ impl HttpSource {
             .get(CONTENT_ENCODING)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase());
         let sent = self.read_body(response, deadline).await?;
-        let body = match encoding.as_deref() {
-            None | Some("" | "identity") => sent,
-            Some("gzip" | "x-gzip") => gunzip(&sent, self.max_page_bytes)?,
-            Some(other) => {
-                let other = excerpt(other, HEADER_LENGTH_MAX);
-                let reason = format!("content-encoding \"{other}\" was not asked for; gzip was");
-                return Err(invalid(&reason, sent));
+        let is_quick = encoding.is_none() && sent.len() <= QUICK_BODY;
+        let (mapping, max_bytes) = (Arc::clone(&self.mapping), self.max_page_bytes);
+        let decode = move || decode(&mapping, encoding.as_deref(), sent, max_bytes);
+        let (items, body) = if is_quick {
+            decode()?
+        } else {
+            match tokio::task::spawn_blocking(decode).await {
+                Ok(decoded) => decoded?,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => return Err(SourceError::unknown("stopped while the body was unpacked")),
             }
         };
-        let items = self
-            .mapping
-            .items_of_page(&body)
-            .map_err(|error: PageError| SourceError::invalid_page(&error, body.clone()))?;
         Ok(Page { items, body, answered_at: Some(answered_at) })
     }
 
@@ -299,6 +304,28 @@ fn parse_date(value: &str) -> Option<DateTime<Utc>> {
         .or_else(|_| old("%A, %d-%b-%y %H:%M:%S GMT"))
         .or_else(|_| old("%a %b %e %H:%M:%S %Y"))
         .ok()
+}
+
+/// Unpacks a body and reads its events.
+fn decode(
+    mapping: &Mapping,
+    encoding: Option<&str>,
+    sent: Bytes,
+    max_bytes: usize,
+) -> Result<(Vec<Item>, Bytes), SourceError> {
+    let body = match encoding {
+        None | Some("" | "identity") => sent,
+        Some("gzip" | "x-gzip") => gunzip(&sent, max_bytes)?,
+        Some(other) => {
+            let other = excerpt(other, HEADER_LENGTH_MAX);
+            let reason = format!("content-encoding \"{other}\" was not asked for; gzip was");
+            return Err(invalid(&reason, sent));
+        }
+    };
+    match mapping.items_of_page(&body) {
+        Ok(items) => Ok((items, body)),
+        Err(error) => Err(SourceError::invalid_page(&error, body)),
+    }
 }
 
 /// Unpacks, and stops as soon as the limit is passed, so that a bomb costs no more than the limit.
