@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_long_pause_does_not_hide_that_an_operator_ended_it() {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         for ending in [Ending::Closed(Some(hour)), Ending::Empty(hour)] {
             let look = next_look(&ending, Duration::from_millis(200), Duration::ZERO, 0.5);
             assert_eq!(look, THROTTLED_EVERY, "{ending:?}");

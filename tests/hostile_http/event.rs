@@ -83,6 +83,24 @@ async fn a_page_of_bad_events_alone_moves_the_cursor() {
 }
 
 #[tokio::test]
+async fn the_greatest_id_there_is_can_be_stored() {
+    let server = Server::start(|asked| match asked.after_id {
+        i64::MAX => Reply::Json("[]".to_owned()),
+        after_id => Reply::Json(format!(r#"[{{"id":{}}},{{"id":{}}}]"#, after_id + 7, i64::MAX)),
+    })
+    .await;
+    let scene = Scene::with(vec![http("api", &server.url())]).await;
+    scene.stored_up_to("api", i64::MAX).await;
+    assert_eq!(scene.ids("api").await, [7, i64::MAX]);
+    crate::support::wait_for("the tip to be asked again", || async {
+        (server.asked("/events", i64::MAX) >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(scene.seen("api").await.state, "ok");
+    scene.finish(&[&server]).await;
+}
+
+#[tokio::test]
 async fn numbers_and_texts_keep_their_exact_value() {
     // As they are sent, and as PostgreSQL shows them.
     let values = [

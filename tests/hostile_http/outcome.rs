@@ -49,7 +49,7 @@ fn cases() -> Vec<Case> {
             raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnot hex\r\n[]\r\n0\r\n\r\n")
         }),
         case("silent", "no answer within timeout = 400ms", |_| {
-            Reply::After(Duration::from_secs(60), Box::new(Reply::Drop))
+            Reply::After(Duration::from_mins(1), Box::new(Reply::Drop))
         }),
         case("drip-head", "no answer within timeout = 400ms", |_| {
             Reply::DripHead(Duration::from_millis(50))
@@ -58,7 +58,7 @@ fn cases() -> Vec<Case> {
             Reply::Drip(Duration::from_millis(50))
         }),
         case("late-body", "the body did not arrive within timeout = 400ms", |_| {
-            Reply::Drip(Duration::from_secs(60))
+            Reply::Drip(Duration::from_mins(1))
         }),
     ]
 }
@@ -126,10 +126,10 @@ async fn hanging_sources_delay_nobody_and_are_given_up_at_a_stop() {
     let database = Database::migrated().await;
     let healthy = Server::with_events(2500).await;
     let hanging =
-        Server::start(|_| Reply::After(Duration::from_secs(600), Box::new(Reply::Drop))).await;
+        Server::start(|_| Reply::After(Duration::from_mins(10), Box::new(Reply::Drop))).await;
     let mut given: Vec<_> = (0..3).map(|n| http(&format!("hanging-{n}"), &hanging.url())).collect();
     for source in &mut given {
-        source.options().timeout = Duration::from_secs(120);
+        source.options().timeout = Duration::from_mins(2);
     }
     given.push(http("healthy", &healthy.url()));
     let loading = Loading::start_with(&database, &given, 4).await;

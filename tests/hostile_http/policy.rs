@@ -3,8 +3,29 @@
 use eventloader::loader::policy::OnFailure;
 
 use super::{Hostile, Scene, case};
+use crate::support::database::Database;
 use crate::support::http::Reply;
 use crate::support::wait_for;
+
+/// Lets every back-off be over at once, until so many windows wait for an operator.
+async fn hurry_until_held(database: &Database, count: i64) {
+    wait_for("five attempts", || async {
+        database
+            .execute(
+                "update eventloader.event_request_log set retry_at = clock_timestamp()
+                 where status = 'failed' and retry_at > clock_timestamp()",
+            )
+            .await;
+        let held: i64 = database
+            .value(
+                "select count(*) from eventloader.event_request_log
+                 where status = 'failed' and attempt = 5 and retry_at is null",
+            )
+            .await;
+        (held == count).then_some(())
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn a_window_is_retried_five_times_by_itself_and_then_held() {
@@ -33,25 +54,7 @@ async fn a_window_is_retried_five_times_by_itself_and_then_held() {
         )
         .await;
     assert!(first.iter().all(|wait| (0.85..=1.15).contains(wait)), "{first:?}");
-    // Let the back-off be over at once.
-    wait_for("five attempts", || async {
-        scene
-            .database
-            .execute(
-                "update eventloader.event_request_log set retry_at = clock_timestamp()
-                 where status = 'failed' and retry_at > clock_timestamp()",
-            )
-            .await;
-        let held: i64 = scene
-            .database
-            .value(
-                "select count(*) from eventloader.event_request_log
-                 where status = 'failed' and attempt = 5 and retry_at is null",
-            )
-            .await;
-        (held == 2).then_some(())
-    })
-    .await;
+    hurry_until_held(&scene.database, 2).await;
     let mut retry = vec!["requests".to_owned(), "retry".to_owned()];
     for (name, reason) in &hostile.cases {
         let logged = scene.logged(name).await;

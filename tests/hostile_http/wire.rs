@@ -1,5 +1,7 @@
 //! What goes over the wire, and what of it may be seen.
 
+use std::fmt::Write as _;
+
 use super::{HEALTHY, Hostile, Scene, case, encoded, gzip, texts};
 use crate::support::database::Database;
 use crate::support::http::{Reply, Server, page};
@@ -64,8 +66,9 @@ async fn a_good_page_is_stored_however_it_is_sent() {
             }),
             case("chunks", "", |asked| {
                 let page = page(asked, 5);
-                let chunks: String =
+                let chunks: Vec<_> =
                     page.chars().map(|c| format!("{:x};x=y\r\n{c}\r\n", c.len_utf8())).collect();
+                let chunks = chunks.concat();
                 let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
                 Reply::Raw(format!("{head}{chunks}0\r\nx-trailer: 1\r\n\r\n").into_bytes())
             }),
@@ -153,10 +156,12 @@ async fn secrets_are_never_shown() {
         ("tls", format!("{}", healthy.address)),
     ]) {
         let scheme = if name == "tls" { "https" } else { "http" };
-        configuration += &format!(
+        write!(
+            configuration,
             "[sources.{name}]\ntype = \"http\"\nurl = \"{scheme}://s3cret-0:s3cret-1@{host}/{name}?token=s3cret-2\"\n\
              headers = {{ Authorization = \"Bearer s3cret-3\" }}\n"
-        );
+        )
+        .unwrap();
     }
     let program = Program::new(&database, &configuration);
     let mut child = program.start(&["run", "--log-level", "debug"], "log");
