@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod commands;
+mod configuration;
+mod embedded;
 mod fairness;
 mod hostile_http;
 mod instances;
@@ -15,6 +17,8 @@ mod own_source;
 mod roles;
 mod round_trips;
 mod schema;
+mod secrets;
+mod shutdown;
 mod support;
 mod tidy;
 mod twin;
