@@ -1,8 +1,10 @@
 //! The three group roles: what each may do, and above all what it may not.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
+use sqlx::error::DatabaseError;
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::support::database::Database;
@@ -18,7 +20,7 @@ async fn connect(url: &str) -> PgConnection {
 async fn assert_denied(connection: &mut PgConnection, statements: &[&'static str]) {
     for statement in statements {
         let error = connection.execute(*statement).await.expect_err(statement);
-        let code = error.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned());
+        let code = error.as_database_error().and_then(DatabaseError::code).map(Cow::into_owned);
         assert_eq!(code.as_deref(), Some("42501"), "{statement}: {error}");
     }
 }
@@ -43,9 +45,9 @@ async fn the_roles_outlive_a_database_and_serve_several() {
 }
 
 #[tokio::test]
-async fn a_member_of_runtime_runs_everything_but_cannot_change_history() {
+async fn a_member_of_runtime_runs_everything() {
     let database = Database::migrated().await;
-    let (login, url) = database.login(Some("eventloader_runtime")).await;
+    let (_, url) = database.login(Some("eventloader_runtime")).await;
     let broken = AtomicBool::new(true);
     let server = Server::start(move |asked| match asked.after_id {
         0 => Reply::Json(r#"[{"id":1},{"id":2,"text":"\u0000"},{"id":3}]"#.to_owned()),
@@ -92,7 +94,13 @@ async fn a_member_of_runtime_runs_everything_but_cannot_change_history() {
         let done = program.run(arguments).await;
         assert_eq!(done.code, Some(0), "{done:?}");
     }
+}
 
+#[tokio::test]
+async fn a_member_of_runtime_cannot_change_history_or_the_schema() {
+    let database = Database::migrated().await;
+    let (login, url) = database.login(Some("eventloader_runtime")).await;
+    let program = Program::with_database_url(&url, "");
     let mut connection = connect(&url).await;
     assert_denied(
         &mut connection,

@@ -33,6 +33,24 @@ fn assert_clean(what: &str, text: &str) {
     }
 }
 
+async fn assert_tables_are_clean(database: &Database) {
+    for (what, sql) in [
+        ("requests", "select r::text from eventloader.event_request_log r"),
+        ("sources", "select s::text from eventloader.source s"),
+        ("status", "select s::text from eventloader.source_status s"),
+        (
+            "dead letters",
+            "select d::text || convert_from(body, 'UTF8') from eventloader.dead_letter d",
+        ),
+        ("events", "select e::text from eventloader.events e"),
+        ("audit log", "select a::text from eventloader.audit_log a"),
+    ] {
+        for row in database.column::<String>(sql).await {
+            assert_clean(what, &row);
+        }
+    }
+}
+
 /// One source for each way a request can fail.
 async fn failing_servers() -> Vec<(&'static str, Server)> {
     let redirect = || {
@@ -53,10 +71,29 @@ async fn failing_servers() -> Vec<(&'static str, Server)> {
         ("not-http", Server::start(|_| Reply::Raw(b"SSH-2.0-OpenSSH\r\n".to_vec())).await),
         (
             "hanging",
-            Server::start(|_| Reply::After(Duration::from_secs(60), Box::new(Reply::Drop))).await,
+            Server::start(|_| Reply::After(Duration::from_mins(1), Box::new(Reply::Drop))).await,
         ),
         ("good", Server::with_events(3).await),
     ]
+}
+
+/// These, and a port where nobody listens.
+async fn configuration(servers: &[(&'static str, Server)]) -> String {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refusing = ("refusing", free.local_addr().unwrap());
+    drop(free);
+    let addresses = servers.iter().map(|(name, server)| (*name, server.address));
+    let tables: Vec<String> = addresses
+        .chain([refusing])
+        .map(|(name, address)| {
+            format!(
+                "[sources.{name}]\ntype = \"http\"\ntimeout = \"2s\"\n\
+                 url = \"http://marker-source-user:marker-source-password@{address}/events?token=marker-query-token\"\n\
+                 headers = {{ X-Api-Key = \"marker-header\", X-Other = \"${{OTHER}}\" }}\n"
+            )
+        })
+        .collect();
+    tables.concat()
 }
 
 #[tokio::test]
@@ -68,20 +105,7 @@ async fn no_secret_is_printed_logged_or_stored_whatever_fails() {
         database.url_as(&name, "marker-database-password") + "&passfile=marker-database-parameter";
 
     let servers = failing_servers().await;
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let refusing = free.local_addr().unwrap();
-    drop(free);
-    let mut addresses: Vec<_> =
-        servers.iter().map(|(name, server)| (*name, server.address)).collect();
-    addresses.push(("refusing", refusing));
-    let mut configuration = String::new();
-    for (name, address) in &addresses {
-        configuration.push_str(&format!(
-            "[sources.{name}]\ntype = \"http\"\ntimeout = \"2s\"\n\
-             url = \"http://marker-source-user:marker-source-password@{address}/events?token=marker-query-token\"\n\
-             headers = {{ X-Api-Key = \"marker-header\", X-Other = \"${{OTHER}}\" }}\n"
-        ));
-    }
+    let configuration = configuration(&servers).await;
     let program = Program::with_database_url(&url, &configuration);
     let run = |format: &'static str| {
         let output = std::fs::File::create(program.path(format)).unwrap();
@@ -134,21 +158,7 @@ async fn no_secret_is_printed_logged_or_stored_whatever_fails() {
         assert_eq!(shown.code, Some(0), "{shown:?}");
         assert_clean("a command", &(shown.stdout + &shown.stderr));
     }
-    for (what, sql) in [
-        ("requests", "select r::text from eventloader.event_request_log r"),
-        ("sources", "select s::text from eventloader.source s"),
-        ("status", "select s::text from eventloader.source_status s"),
-        (
-            "dead letters",
-            "select d::text || convert_from(body, 'UTF8') from eventloader.dead_letter d",
-        ),
-        ("events", "select e::text from eventloader.events e"),
-        ("audit log", "select a::text from eventloader.audit_log a"),
-    ] {
-        for row in database.column::<String>(sql).await {
-            assert_clean(what, &row);
-        }
-    }
+    assert_tables_are_clean(&database).await;
 }
 
 #[tokio::test]

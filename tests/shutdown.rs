@@ -88,7 +88,7 @@ async fn a_request_in_flight_is_finished_and_no_other_begins() {
 
 #[tokio::test]
 async fn a_second_signal_leaves_at_once_and_the_window_is_held_as_orphaned() {
-    let mut bundle = in_flight(Duration::from_secs(60)).await;
+    let mut bundle = in_flight(Duration::from_mins(1)).await;
     signal(&bundle.child, Signal::TERM);
     bundle.wait_for_log("stopping").await;
     signal(&bundle.child, Signal::INT);
@@ -109,7 +109,7 @@ async fn a_second_signal_leaves_at_once_and_the_window_is_held_as_orphaned() {
 
 #[tokio::test]
 async fn a_request_that_outlasts_the_drain_is_written_down_as_unknown() {
-    let mut bundle = in_flight(Duration::from_secs(60)).await;
+    let mut bundle = in_flight(Duration::from_mins(1)).await;
     signal(&bundle.child, Signal::INT);
     assert_eq!(
         bundle.child.wait().await.unwrap().code(),

@@ -33,3 +33,16 @@ async fn the_parts_can_run_in_processes_of_their_own() {
     assert_eq!(mover.wait().await.unwrap().code(), Some(0), "{}", program.read("mover"));
     assert_eq!(server.log().len(), asked);
 }
+
+#[tokio::test]
+async fn a_source_cannot_take_the_stream_of_an_application() {
+    let database = Database::migrated().await;
+    database
+        .execute("insert into eventloader.stream (stream, version, owner) values ('orders', 3, 'application')")
+        .await;
+    let program =
+        Program::new(&database, "[sources.orders]\ntype = \"file\"\npath = \"orders.ndjson\"\n");
+    let refused = program.run(&["run"]).await;
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("rename the source"), "{refused:?}");
+}

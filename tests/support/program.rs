@@ -12,7 +12,7 @@ use super::database::Database;
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_eventloader");
 
 /// A command that takes longer hangs.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A directory with a configuration file, from which the binary is run.
 pub(crate) struct Program {
