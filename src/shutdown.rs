@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::loader::Stop;
 
@@ -17,26 +17,49 @@ pub const DRAIN: Duration = Duration::from_secs(8);
 ///
 /// Signals cannot be waited for.
 pub async fn on_signals(stop: Stop) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
+    let mut signals = Signals::new()?;
+    let name = signals.next().await;
     tracing::info!(
         signal = name,
         "stopping: no new requests, work in flight is finished; once more to leave at once"
     );
     stop.intake.cancel();
     tokio::select! {
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = signals.next() => return Ok(()),
         () = tokio::time::sleep(DRAIN) => {}
     }
     stop.work.cancel();
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
     Ok(())
+}
+
+/// The signals that ask to stop.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process by themselves.
+    ///
+    /// # Errors
+    ///
+    /// Signals cannot be waited for.
+    pub fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Waits for the next one and names it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Loses none.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

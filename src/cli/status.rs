@@ -9,6 +9,7 @@ use sqlx::PgPool;
 
 use super::output::time;
 use super::{Context, Failure};
+use crate::shutdown::Signals;
 use crate::store::source::{self, SourceStatus, Totals};
 
 #[derive(Debug, Args)]
@@ -37,6 +38,9 @@ impl Status {
     }
 
     async fn show(&self, context: &Context, pool: &PgPool) -> Result<(), Failure> {
+        // Ended like any other command, so that an embedded server does not stay behind.
+        let mut signals = Signals::new()
+            .map_err(|error| Failure::new(format!("failed to wait for signals: {error}")))?;
         loop {
             let report = Report {
                 totals: source::totals(pool).await?,
@@ -55,7 +59,7 @@ impl Status {
             }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(2)) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(()),
+                _ = signals.next() => return Ok(()),
             }
         }
     }

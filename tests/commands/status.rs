@@ -1,10 +1,12 @@
 //! `eventloader status`, `eventloader sources list`.
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::{json, keys, seeded};
 use crate::support::database::Database;
-use crate::support::program::Program;
+use crate::support::program::{Program, signal};
+use crate::support::wait_for;
 
 const SOURCE_KEYS: [&str; 15] = [
     "dead_letter_count",
@@ -70,4 +72,18 @@ async fn without_sources_status_says_how_they_become_known() {
     assert_eq!(status["last_position"], 0);
     let text = program.run(&["status"]).await;
     assert!(text.stdout.contains("no sources: `eventloader run` makes"), "{text:?}");
+}
+
+#[tokio::test]
+async fn watching_goes_on_until_a_signal() {
+    let (_database, program) = seeded().await;
+    let shown = std::fs::File::create(program.path("shown")).unwrap();
+    let mut command = program.command(&["status", "--watch"]);
+    let mut child = command.stdout(shown).spawn().unwrap();
+    wait_for("a second look", || async {
+        (program.read("shown").matches("SOURCE").count() >= 2).then_some(())
+    })
+    .await;
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
 }
