@@ -1,95 +1,116 @@
-//! A source of your own, loaded with the library: the first 2,500 square numbers, once, into `events`.
+//! A source of your own: implement [`EventSource`], hand it to a [`Loader`], and its events go through the same inbox,
+//! request log and event log as those of the built-in sources.
 //!
-//! `cargo run --example custom_source` uses `DATABASE_URL`, or the embedded `PostgreSQL` where there is none.
+//! Runs on the embedded PostgreSQL, in a directory that is removed afterwards:
+//!
+//! ```text
+//! cargo run --example custom_source
+//! ```
 
-use std::error::Error;
+#![expect(clippy::print_stdout, reason = "it is run to be looked at")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use eventloader::app;
-use eventloader::config::{Config, Environment, LoadRequest, ProcessConfig};
-use eventloader::database::Database;
-use eventloader::loader::policy::OnFailure;
-use eventloader::loader::{LoadedSource, Loader, SourceSettings, Stop};
-use eventloader::mapping::Mapping;
+use eventloader::event::{Event, Item, JsonText};
+use eventloader::loader::{LoadedSource, Loader, Stop};
+use eventloader::postgres::connections::Connections;
+use eventloader::postgres::embedded::{Durability, Embedded, EmbeddedOptions};
+use eventloader::postgres::{migrate, pool};
+use eventloader::retry_worker::RetryWorker;
 use eventloader::source::{EventSource, Page, SourceError};
-use eventloader::store::source::{Registration, register};
-use tokio::sync::mpsc;
+use serde_json::json;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
-struct Squares;
+const READING_COUNT: i64 = 2500;
+
+/// A thermometer that keeps its readings, numbered from 1. It stands for whatever you have: a device, a library, an API
+/// that is not JSON.
+struct Thermometer;
 
 #[async_trait]
-impl EventSource for Squares {
-    /// Answers what `select … where id > after_id order by id limit limit` would.
+impl EventSource for Thermometer {
+    /// `SELECT * FROM readings WHERE id > after_id ORDER BY id LIMIT limit`, whatever that is in your case.
     async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError> {
-        let mapping = Mapping::default();
-        let last = 2500.min(after_id + i64::from(limit));
-        let mut items = Vec::new();
-        for id in after_id + 1..=last {
-            let json = Bytes::from(format!(r#"{{"id": {id}, "square": {}}}"#, id * id));
-            let item =
-                mapping.item(&json).map_err(|error| SourceError::invalid_page(&error, json))?;
-            items.push(item);
-        }
-        Ok(Page::new(items))
+        let last = READING_COUNT.min(after_id + i64::from(limit));
+        let readings = (after_id + 1..=last).map(|id| {
+            let payload = json!({ "reading": id, "celsius": 15 + id % 10 });
+            Item::Good(Event {
+                event_type: Some("temperature.read".to_owned()),
+                ..Event::new(id, JsonText::from_value(&payload))
+            })
+        });
+        Ok(Page::new(readings.collect()))
     }
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "a program of its own")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let environment = Environment::from_process();
-    let process = ProcessConfig::from_environment(&environment)?;
-    let config = Config::load(&LoadRequest::default(), &environment)?;
-    let database = Database::open(&config, &process).await?;
-    database.migrate().await?;
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = std::env::temp_dir().join(format!("custom-source-{}", std::process::id()));
+    let postgres = Embedded::start(EmbeddedOptions {
+        data_dir: directory.clone(),
+        data_dir_explicit: true,
+        bin_dir: None,
+        path: std::env::var_os("PATH"),
+        durability: Durability::Disposable,
+    })
+    .await?;
+    let outcome = async {
+        migrate::run(&postgres.connect_options()).await?;
+        let pool = pool::lazy(postgres.connect_options(), 5);
+        let connections = Connections::new(postgres.connect_options(), 4);
+        load(connections, &pool).await?;
+        report(&pool).await?;
+        pool.close().await;
+        Ok(())
+    }
+    .await;
+    postgres.stop().await?;
+    std::fs::remove_dir_all(directory)?;
+    outcome
+}
 
-    let name = "squares".to_owned();
-    let registration = Registration {
-        source_name: name.clone(),
-        source_type: "squares".to_owned(),
-        start_after: 0,
-    };
-    register(&database.pool, &[registration]).await?;
-    let source = LoadedSource {
-        source_name: name,
-        source: Arc::new(Squares),
-        settings: SourceSettings {
-            batch_size: 1000,
-            min_interval: Duration::from_millis(200),
-            lease_ttl: Duration::from_secs(2),
-            max_idle: Duration::from_secs(5),
-            on_failure: OnFailure::Hold,
-            deadline: Duration::from_secs(30),
-        },
-    };
-    // The loader names each source with new inbox rows; the retry worker moves them to `events`.
-    let (deposited, mut hints) = mpsc::channel(16);
-    let stop = Stop::default();
-    let loader = Loader {
-        connections: database.connections(2),
-        // Has to be unlike that of any other process that ever ran.
-        owner: format!("custom_source:{}", uuid::Uuid::new_v4()),
-        sources: vec![source],
-        concurrency: 1,
-        deposited,
-        counters: Arc::default(),
-    };
-    let worker = app::retry_worker(&database.pool, &config).await?;
-    let moves = async {
-        let mut moved_count = 0;
-        while moved_count < 2500
-            && let Ok(Some(_)) = tokio::time::timeout(Duration::from_secs(3), hints.recv()).await
-        {
-            moved_count += worker.run_once().await?.moved_count;
-        }
-        stop.intake.cancel();
-        Ok::<_, Box<dyn Error>>(moved_count)
-    };
-    let ((), moved_count) = tokio::join!(loader.run(stop.clone()), moves);
-    println!("{} events moved", moved_count?);
-    database.close().await?;
+/// Loads the source until all its events are in the event log.
+async fn load(connections: Connections, pool: &PgPool) -> Result<(), Box<dyn std::error::Error>> {
+    let source = LoadedSource::new("thermometer", Arc::new(Thermometer));
+    let (loader, hints) = Loader::new(connections, vec![source]);
+    loader.register().await?;
+    let worker = RetryWorker::new(pool.clone());
+
+    let (loader_stop, worker_stop) = (Stop::default(), CancellationToken::new());
+    let loading = tokio::spawn(loader.run(loader_stop.clone()));
+    let moving = tokio::spawn(worker.run(hints, worker_stop.clone()));
+
+    while stored_count(pool).await? < READING_COUNT {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The loader first: it gives up nothing that is in work.
+    loader_stop.intake.cancel();
+    loading.await?;
+    worker_stop.cancel();
+    moving.await?;
+    Ok(())
+}
+
+async fn stored_count(pool: &PgPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from eventloader.events").fetch_one(pool).await
+}
+
+async fn report(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let (count, first, last, warmest): (i64, i64, i64, i32) = sqlx::query_as(
+        "select count(*), min(version), max(version), max((payload->>'celsius')::int)
+         from eventloader.events where stream = 'thermometer' and event_type = 'temperature.read'",
+    )
+    .fetch_one(pool)
+    .await?;
+    println!("{count} readings, from {first} to {last}, each once; the warmest was {warmest} °C");
+    let requests: i64 = sqlx::query_scalar(
+        "select count(*) from eventloader.event_request_log where status = 'succeeded'",
+    )
+    .fetch_one(pool)
+    .await?;
+    println!("{requests} requests brought them; every event names the one it came with");
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
 use crate::database::{self, Database, DatabaseError};
-use crate::loader::{Counters, LoadedSource, Loader, SourceSettings, Stop};
+use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::mapping::Mapping;
 use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
@@ -129,7 +129,7 @@ async fn run_on(
     let shares = Shares::of(config.database.max_connections);
     let worker = retry_worker(&database.share(shares.retry_worker), config).await?;
     let moved = Arc::clone(&worker.moved);
-    let owner = owner();
+    let owner = loader::new_owner();
     tracing::info!(owner, source_count = sources.len(), ?roles, "eventloader is running");
     let loader = Loader {
         connections: database.connections(shares.loader),
@@ -286,17 +286,6 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
         deadline,
     };
     Ok(LoadedSource { source_name, source, settings })
-}
-
-/// Names this process unlike any other that ever ran.
-fn owner() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = match host.trim() {
-        "" => "host",
-        name => name,
-    };
-    let unique = uuid::Uuid::new_v4().simple().to_string();
-    format!("{host}:{}:{}", std::process::id(), &unique[..12])
 }
 
 /// Says once a second what was done, as long as something was.

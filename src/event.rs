@@ -40,6 +40,13 @@ pub struct Event {
     pub message_id: Option<Uuid>,
 }
 
+impl Event {
+    /// An event with nothing but an id and a payload.
+    pub fn new(id: i64, payload: JsonText) -> Self {
+        Self { id, event_type: None, payload, occurred_at: None, message_id: None }
+    }
+}
+
 /// One event that cannot be stored. Its id is known, so its neighbours and the cursor go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadEvent {

@@ -20,6 +20,8 @@ use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::postgres::connections::Connections;
 use crate::source::EventSource;
+use crate::store::StoreError;
+use crate::store::source::{self, Registration};
 use crate::telemetry::chain;
 use cycle::{Rules, Token};
 use cycle_driver::{CycleReport, Trouble};
@@ -52,6 +54,27 @@ pub struct SourceSettings {
     pub on_failure: OnFailure,
     /// Net below the source's own deadline.
     pub deadline: Duration,
+}
+
+impl LoadedSource {
+    /// A source with the default settings.
+    pub fn new(source_name: impl Into<String>, source: Arc<dyn EventSource>) -> Self {
+        Self { source_name: source_name.into(), source, settings: SourceSettings::default() }
+    }
+}
+
+impl Default for SourceSettings {
+    /// Those of a source in `eventloader.toml` that sets nothing.
+    fn default() -> Self {
+        Self {
+            batch_size: 1000,
+            min_interval: Duration::from_millis(200),
+            lease_ttl: Duration::from_secs(2),
+            max_idle: Duration::from_secs(5),
+            on_failure: OnFailure::Hold,
+            deadline: Duration::from_mins(1),
+        }
+    }
 }
 
 impl SourceSettings {
@@ -87,6 +110,17 @@ pub struct Stop {
     pub work: CancellationToken,
 }
 
+/// A source that cannot be made known to the database.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// Its name is that of a stream that an application writes.
+    #[error("the stream {0} belongs to an application; give the source another name")]
+    StreamTaken(String),
+    /// The database does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// The loader of one instance.
 pub struct Loader {
     /// Connections to the database, of its own: closed when the loader ends.
@@ -111,6 +145,49 @@ const DATABASE_BACKOFF: Backoff =
 const SLOW: Duration = Duration::from_secs(2);
 
 impl Loader {
+    /// A loader with at most 64 requests in flight, and the hints it gives to
+    /// [`RetryWorker::run`](crate::retry_worker::RetryWorker::run).
+    pub fn new(
+        connections: Connections,
+        sources: Vec<LoadedSource>,
+    ) -> (Self, mpsc::Receiver<String>) {
+        let (deposited, hints) = mpsc::channel(1024);
+        let loader = Self {
+            connections,
+            owner: new_owner(),
+            sources,
+            concurrency: 64,
+            deposited,
+            counters: Arc::default(),
+        };
+        (loader, hints)
+    }
+
+    /// Makes the sources known to the database; the cursor of one that is known already stays where it is. Has to come
+    /// before [`Loader::run`].
+    ///
+    /// # Errors
+    ///
+    /// See [`RegisterError`].
+    pub async fn register(&self) -> Result<(), RegisterError> {
+        let registrations: Vec<Registration> = self
+            .sources
+            .iter()
+            .map(|loaded| Registration {
+                source_name: loaded.source_name.clone(),
+                source_type: "custom".to_owned(),
+                start_after: loaded.source.start_after(),
+            })
+            .collect();
+        let mut lent = self.connections.lend().await?;
+        let outcome = source::register(&mut *lent, &registrations).await;
+        lent.give_back(&outcome);
+        match outcome?.pop() {
+            Some(taken) => Err(RegisterError::StreamTaken(taken)),
+            None => Ok(()),
+        }
+    }
+
     /// Runs until `stop.intake` and until the cycles in flight are over.
     ///
     /// Of several things that are ready the loop takes, in this order: the end of a cycle (it frees a place), the
@@ -352,4 +429,15 @@ impl LoopState {
             }
         }
     }
+}
+
+/// Names this process unlike any other that ever ran.
+pub(crate) fn new_owner() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "host",
+        name => name,
+    };
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    format!("{host}:{}:{}", std::process::id(), &unique[..12])
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::event::Item;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, PageError};
 use crate::source::{EventSource, Page, SourceError};
 
 /// A source whose events are pushed by the program. Keeps a log of what it was asked.
@@ -17,9 +17,12 @@ pub struct MemorySource {
 
 #[derive(Debug, Default)]
 struct State {
-    items: Vec<Bytes>,
+    items: Vec<Pushed>,
     asked: Vec<(i64, u32)>,
 }
+
+/// What was pushed: an item, or something that is none.
+type Pushed = Result<Item, (PageError, Bytes)>;
 
 impl MemorySource {
     /// A source without events.
@@ -29,7 +32,8 @@ impl MemorySource {
 
     /// Adds an event, a JSON object with an integer `id` greater than those before it.
     pub fn push(&self, event: &serde_json::Value) {
-        self.lock().items.push(Bytes::from(event.to_string()));
+        let raw = Bytes::from(event.to_string());
+        self.lock().items.push(Mapping::default().item(&raw).map_err(|error| (error, raw)));
     }
 
     /// The windows it was asked for, in order: `after_id` and `limit`.
@@ -48,16 +52,11 @@ impl EventSource for MemorySource {
     async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError> {
         let mut state = self.lock();
         state.asked.push((after_id, limit));
-        let mapping = Mapping::default();
-        let mut items: Vec<Item> = Vec::new();
-        for raw in &state.items {
-            let item = mapping
-                .item(raw)
-                .map_err(|error| SourceError::invalid_page(&error, raw.clone()))?;
-            if item.id().is_some_and(|id| id > after_id) && items.len() < limit as usize {
-                items.push(item);
-            }
-        }
-        Ok(Page::new(items))
+        let later = state.items.iter().filter(|pushed| match pushed {
+            Ok(item) => item.id().is_some_and(|id| id > after_id),
+            Err(_) => true,
+        });
+        let page: Result<Vec<Item>, _> = later.take(limit as usize).cloned().collect();
+        page.map(Page::new).map_err(|(error, raw)| SourceError::invalid_page(&error, raw))
     }
 }
