@@ -184,7 +184,7 @@ create function eventloader.end_cycle(
     p_source_name text,
     p_owner text,
     p_epoch bigint,
-    p_request_known_for interval,   -- since the request was surely at the source; null: it never was sent
+    p_request_known_at timestamptz, -- the request was surely at the source; null: it never was sent
     p_not_before_in interval,       -- null: no back-off
     p_empty_streak integer,         -- null: as before
     p_failure_streak integer        -- null: as before
@@ -194,7 +194,7 @@ language sql as $$
     set owner = null, expires_at = null
     where l.source_name = p_source_name and l.owner = p_owner and l.epoch = p_epoch;
     update eventloader.source_rate_limit l
-    set last_request_at = greatest(l.last_request_at, clock_timestamp() - p_request_known_for),
+    set last_request_at = greatest(l.last_request_at, p_request_known_at),
         not_before = greatest(l.not_before, clock_timestamp() + p_not_before_in),
         empty_streak = coalesce(p_empty_streak, l.empty_streak),
         failure_streak = coalesce(p_failure_streak, l.failure_streak)
@@ -231,6 +231,8 @@ create function eventloader.deposit(
 )
 language plpgsql as $$
 declare
+    -- Read before anything else, so that neither the wait for locks nor the work counts as spacing.
+    known_at timestamptz := clock_timestamp() - p_request_known_for;
     reservation eventloader.event_request_log;
     requested bigint;
     stored_count integer;
@@ -249,7 +251,7 @@ begin
         outcome := case when status is null and p_max_id is null then 'already' else 'closed' end;
         if outcome = 'closed' then
             -- The source was asked all the same, and the lease may still be ours.
-            perform eventloader.end_cycle(p_source_name, p_owner, p_epoch, p_request_known_for, null, null, null);
+            perform eventloader.end_cycle(p_source_name, p_owner, p_epoch, known_at, null, null, null);
         end if;
         return;
     end if;
@@ -303,7 +305,7 @@ begin
     end if;
 
     perform eventloader.end_cycle(
-        p_source_name, p_owner, p_epoch, p_request_known_for, p_not_before_in, p_empty_streak, 0);
+        p_source_name, p_owner, p_epoch, known_at, p_not_before_in, p_empty_streak, 0);
     update eventloader.source s
     set health = 'ok', health_reason = null, health_since = clock_timestamp()
     where s.source_name = p_source_name and s.health <> 'ok';
@@ -332,6 +334,8 @@ create function eventloader.close_request(
 )
 language plpgsql as $$
 declare
+    -- Read before anything else, so that neither the wait for locks nor the work counts as spacing.
+    known_at timestamptz := clock_timestamp() - p_request_known_for;
     reservation eventloader.event_request_log;
 begin
     perform 1 from eventloader.source_lease l where l.source_name = p_source_name for update;
@@ -346,7 +350,7 @@ begin
         if outcome = 'closed' then
             -- The source was asked all the same, its Retry-After holds, and the lease may still be ours.
             perform eventloader.end_cycle(
-                p_source_name, p_owner, p_epoch, p_request_known_for, p_not_before_in, null, null);
+                p_source_name, p_owner, p_epoch, known_at, p_not_before_in, null, null);
         end if;
         return;
     end if;
@@ -368,7 +372,7 @@ begin
         on conflict (origin, kind, reference, sha256(body)) where replayed_at is null do nothing;
     end if;
     perform eventloader.end_cycle(
-        p_source_name, p_owner, p_epoch, p_request_known_for, p_not_before_in, 0, p_failure_streak);
+        p_source_name, p_owner, p_epoch, known_at, p_not_before_in, 0, p_failure_streak);
     update eventloader.source s
     set health = p_health, health_reason = p_error,
         health_since = case when s.health = p_health then s.health_since else clock_timestamp() end

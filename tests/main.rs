@@ -19,6 +19,7 @@ mod round_trips;
 mod schema;
 mod secrets;
 mod shutdown;
+mod sources;
 mod support;
 mod tidy;
 mod twin;

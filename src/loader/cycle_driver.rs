@@ -121,14 +121,6 @@ pub(super) async fn run_cycle(
 }
 
 impl Driver<'_> {
-    fn end(&self) -> CycleEnd<'_> {
-        CycleEnd {
-            source_name: &self.source.source_name,
-            owner: &self.loader.owner,
-            request_known_for: self.known_at.map(|at| at.elapsed()),
-        }
-    }
-
     async fn claim(&mut self, token: Token) -> Option<Event> {
         let settings = &self.source.settings;
         let request = ClaimRequest {
@@ -249,7 +241,8 @@ impl Driver<'_> {
         let mut failures = 0;
         loop {
             let rows = DepositRows { events: &self.events, bad_events: &self.bad_events };
-            let outcome = self.loader.deposit(self.end(), grant, deposit, rows).await;
+            let outcome =
+                self.loader.deposit(self.source, self.known_at, grant, deposit, rows).await;
             match outcome {
                 Ok(answer) => {
                     self.deposited(grant, deposit, answer);
@@ -353,7 +346,8 @@ impl Driver<'_> {
             let reason =
                 self.failure.as_ref().map_or("the grant was not used", |e| e.reason.as_str());
             let page = self.failure.as_ref().and_then(|e| e.page.as_deref());
-            let outcome = self.loader.close(self.end(), grant, close, reason, page).await;
+            let outcome =
+                self.loader.close(self.source, self.known_at, grant, close, reason, page).await;
             match outcome {
                 Ok(()) => return Some(Event::CloseAnswered),
                 Err(error) => self.wait_for_database(&error, &mut failures).await?,
@@ -412,6 +406,19 @@ impl Driver<'_> {
 
 /// The calls of a cycle, each on a connection that is lent for it.
 impl Loader {
+    /// Made when the connection is there, so that the wait for it does not count as spacing.
+    fn cycle_end<'a>(
+        &'a self,
+        source: &'a LoadedSource,
+        known_at: Option<Instant>,
+    ) -> CycleEnd<'a> {
+        CycleEnd {
+            source_name: &source.source_name,
+            owner: &self.owner,
+            request_known_for: known_at.map(|at| at.elapsed()),
+        }
+    }
+
     async fn claim(&self, request: &ClaimRequest<'_>) -> Result<ClaimAnswer, StoreError> {
         let mut lent = self.connections.lend().await?;
         let outcome = request_log::claim(&mut *lent, request).await;
@@ -433,13 +440,16 @@ impl Loader {
 
     async fn deposit(
         &self,
-        end: CycleEnd<'_>,
+        source: &LoadedSource,
+        known_at: Option<Instant>,
         grant: &Grant,
         deposit: &Deposit,
         rows: DepositRows<'_>,
     ) -> Result<inbox::DepositAnswer, StoreError> {
         let mut lent = self.connections.lend().await?;
-        let outcome = inbox::deposit(&mut *lent, end, grant, deposit, rows).await;
+        let outcome =
+            inbox::deposit(&mut *lent, self.cycle_end(source, known_at), grant, deposit, rows)
+                .await;
         lent.give_back(&outcome);
         outcome
     }
@@ -453,14 +463,23 @@ impl Loader {
 
     async fn close(
         &self,
-        end: CycleEnd<'_>,
+        source: &LoadedSource,
+        known_at: Option<Instant>,
         grant: &Grant,
         close: &Close,
         reason: &str,
         page: Option<&[u8]>,
     ) -> Result<(), StoreError> {
         let mut lent = self.connections.lend().await?;
-        let outcome = request_log::close(&mut *lent, end, grant, close, reason, page).await;
+        let outcome = request_log::close(
+            &mut *lent,
+            self.cycle_end(source, known_at),
+            grant,
+            close,
+            reason,
+            page,
+        )
+        .await;
         lent.give_back(&outcome);
         outcome
     }

@@ -1,0 +1,4 @@
+//! What events are taken from.
+
+mod conformance;
+mod file;
