@@ -87,10 +87,8 @@ fn unknown(source_name: &str) -> Failure {
 
 /// A misspelt name should not look like a source without anything to show.
 pub(super) async fn check_known(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
-    match source::status(pool, Some(source_name)).await?.is_empty() {
-        true => Err(unknown(source_name)),
-        false => Ok(()),
-    }
+    let known = source::status(pool, Some(source_name)).await?;
+    if known.is_empty() { Err(unknown(source_name)) } else { Ok(()) }
 }
 
 fn done(
