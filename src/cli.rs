@@ -42,7 +42,7 @@ struct Global {
     /// Configuration file [default: ./eventloader.toml, then /etc/eventloader/eventloader.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// PostgreSQL to use, before [database] url and `DATABASE_URL`; none at all: the embedded one
+    /// PostgreSQL to use, before `url` of `[database]` and `DATABASE_URL`; none at all: the embedded one
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<SecretString>,
     /// Never start the embedded PostgreSQL: a missing database URL is an error

@@ -1,6 +1,6 @@
 //! Moves inbox rows to `events`: per source in id order, several sources at once, one worker per source.
 //!
-//! Start reading at [`RetryWorker::run`]. A pass over one source is [`RetryWorker::move_source`]; it takes no input but
+//! Start reading at [`RetryWorker::run`]. A pass over one source is `move_source`; it takes no input but
 //! the source's name, so a hint, the periodic look and `retry-worker --once` are one path.
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -64,9 +64,10 @@ impl EventStorage for OtherDatabase {
         let Some(rows) = inbox::lock_batch(&mut here, source_name, limit).await? else {
             return Ok(MoveOutcome::Busy);
         };
-        let stored = match rows.is_empty() {
-            true => event::Stored::default(),
-            false => match event::store(&self.events, source_name, &rows).await {
+        let stored = if rows.is_empty() {
+            event::Stored::default()
+        } else {
+            match event::store(&self.events, source_name, &rows).await {
                 Ok(stored) => stored,
                 Err(error) => {
                     // Waited for, so that the next try does not find the source busy.
@@ -82,7 +83,7 @@ impl EventStorage for OtherDatabase {
                         _ => Err(error),
                     };
                 }
-            },
+            }
         };
         let ids: Vec<i64> = rows.iter().map(|row| row.event_id).collect();
         inbox::finish_batch(&mut here, source_name, &ids, &stored.conflicts).await?;

@@ -2,6 +2,7 @@
 //! launcher that the product uses, and real HTTP servers that keep their own log of what they were asked.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::format_collect, reason = "configurations and pages are small, and made once")]
 
 mod commands;
 mod configuration;

@@ -71,6 +71,14 @@ async fn connections_cut_at_any_moment_lose_nothing_and_ask_nothing_twice() {
 
     let count: i64 = database.value("select count(*) from eventloader.events").await;
     assert_eq!(count, SOURCES * EVENTS);
+    assert_nothing_is_held_or_asked_twice(&database, &server, EVENTS).await;
+}
+
+async fn assert_nothing_is_held_or_asked_twice(
+    database: &Database,
+    server: &Server,
+    event_count: i64,
+) {
     let held: i64 = database
         .value(
             "select count(*) from eventloader.event_request_log
@@ -81,7 +89,7 @@ async fn connections_cut_at_any_moment_lose_nothing_and_ask_nothing_twice() {
     let mut asked: Vec<_> = server
         .log()
         .into_iter()
-        .filter(|asked| asked.after_id < EVENTS)
+        .filter(|asked| asked.after_id < event_count)
         .map(|asked| (asked.path, asked.after_id))
         .collect();
     let total = asked.len();

@@ -24,7 +24,7 @@ use crate::model::ledger::{
 use crate::support::database::Database;
 
 const SOURCE: &str = "twin";
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 const TTL: Time = 3;
 const RUNS: u64 = 16;
 const STEPS: usize = 300;
@@ -78,8 +78,8 @@ impl Twin {
             random: StdRng::seed_from_u64(seed),
             memories: [memory(1), memory(2), memory(3)],
             next_token: 4,
-            on_failure: if seed % 2 == 0 { OnFailure::Hold } else { OnFailure::Retry },
-            min_interval: if seed % 3 == 0 { 9 } else { 1 },
+            on_failure: if seed.is_multiple_of(2) { OnFailure::Hold } else { OnFailure::Retry },
+            min_interval: if seed.is_multiple_of(3) { 9 } else { 1 },
             answers: BTreeMap::new(),
         }
     }

@@ -431,6 +431,8 @@ async fn a_running_worker_moves_deposits_until_it_is_stopped(stage: Stage) {
     running.await.unwrap();
 }
 
+type Row = (i64, String, String, Option<Uuid>, Option<DateTime<Utc>>, Option<i64>);
+
 async fn attributes_arrive_unchanged(stage: Stage) {
     let occurred_at: DateTime<Utc> = "2024-02-29T23:59:59.123456Z".parse().unwrap();
     let message_id = Uuid::now_v7();
@@ -446,7 +448,6 @@ async fn attributes_arrive_unchanged(stage: Stage) {
     stage.inbox.register("s", 0).await;
     let request = stage.inbox.deposit("s", &[event]).await;
     stage.worker().run_once().await.unwrap();
-    type Row = (i64, String, String, Option<Uuid>, Option<DateTime<Utc>>, Option<i64>);
     let row: Row = sqlx::query_as(
         "select version, event_type, payload::text, message_id, occurred_at, request_id from eventloader.events",
     )

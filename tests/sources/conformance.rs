@@ -56,6 +56,7 @@ impl Fixture {
         }
     }
 
+    #[expect(clippy::unused_async, reason = "all kinds are set up alike")]
     async fn file() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.ndjson");
@@ -70,6 +71,7 @@ impl Fixture {
         }
     }
 
+    #[expect(clippy::unused_async, reason = "all kinds are set up alike")]
     async fn memory() -> Self {
         let source = Arc::new(MemorySource::new());
         let pushed = Arc::clone(&source);

@@ -423,7 +423,7 @@ async fn what_cannot_be_read_was_not_asked() {
 async fn a_file_without_the_right_to_read_it_says_so() {
     use std::os::unix::fs::PermissionsExt;
     let log = Log::with(lines([1]));
-    fs::set_permissions(log.path("log"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(log.path("log"), fs::Permissions::from_mode(0o0)).unwrap();
     if fs::File::open(log.path("log")).is_ok() {
         // Root may read everything.
         return;

@@ -108,7 +108,7 @@ impl Server {
 
 /// The page of a well-behaved source with `count` events.
 pub(crate) fn page(asked: &Asked, count: i64) -> String {
-    let last = count.min(asked.after_id.saturating_add(asked.limit as i64));
+    let last = count.min(asked.after_id.saturating_add_unsigned(asked.limit as u64));
     let events: Vec<String> = (asked.after_id.max(0) + 1..=last)
         .map(|id| format!(r#"{{"id":{id},"n":"event {id}"}}"#))
         .collect();
@@ -209,7 +209,7 @@ fn response(status: u16, headers: &[(&'static str, String)], body: &[u8]) -> Vec
         body.len()
     );
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        head = head + name + ": " + value + "\r\n";
     }
     head.push_str("\r\n");
     [head.as_bytes(), body].concat()

@@ -30,7 +30,7 @@ pub(crate) struct Given {
 /// Where its events come from.
 #[derive(Clone)]
 pub(crate) enum Kind {
-    Http(HttpOptions),
+    Http(Box<HttpOptions>),
     Own(Arc<dyn EventSource>),
 }
 
@@ -47,7 +47,7 @@ impl Given {
             lease_ttl: Duration::from_secs(5),
             max_idle: Duration::from_secs(1),
             on_failure: OnFailure::Hold,
-            deadline: Duration::from_secs(600),
+            deadline: Duration::from_mins(10),
         };
         Self { source_name: source_name.to_owned(), kind, settings }
     }
@@ -63,7 +63,7 @@ impl Given {
     fn load(&self) -> LoadedSource {
         let source = match &self.kind {
             Kind::Http(options) => {
-                Arc::new(HttpSource::new(&mut Clients::default(), options.clone()).unwrap())
+                Arc::new(HttpSource::new(&mut Clients::default(), (**options).clone()).unwrap())
             }
             Kind::Own(source) => Arc::clone(source),
         };
@@ -81,7 +81,7 @@ pub(crate) fn http(source_name: &str, url: &str) -> Given {
         timeout: Duration::from_secs(10),
         max_page_bytes: 64 << 20,
     };
-    Given::of(source_name, Kind::Http(options))
+    Given::of(source_name, Kind::Http(Box::new(options)))
 }
 
 /// A loader and a retry worker that run.
