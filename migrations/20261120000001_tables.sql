@@ -77,6 +77,30 @@ create unique index event_request_log_one_live_row_per_window
     where status in ('reserved', 'inbox_only', 'failed', 'orphaned');
 create index event_request_log_by_source on eventloader.event_request_log (source_name, id);
 
+-- Where pruned requests go that are to be kept: the same columns, one partition per month of `created_at`. The key holds
+-- the partition column, as PostgreSQL asks; there is no default partition, because it would keep others from being
+-- detached.
+create table eventloader.event_request_log_archive (
+    id bigint not null,
+    source_name text not null,
+    after_id bigint not null,
+    limit_count integer not null,
+    attempt integer not null,
+    status text not null,
+    token uuid not null,
+    epoch bigint not null,
+    owner text not null,
+    max_id bigint,
+    event_count integer,
+    error text,
+    retry_at timestamptz,
+    closed_by text,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    primary key (id, created_at)
+) partition by range (created_at);
+create index event_request_log_archive_by_status on eventloader.event_request_log_archive (status, created_at);
+
 -- Events that have arrived and are not yet in `events`.
 create table eventloader.event_inbox (
     source_name text not null,
@@ -138,6 +162,20 @@ create table eventloader.dead_letter (
 );
 create unique index dead_letter_once
     on eventloader.dead_letter (origin, kind, reference, sha256(body)) where replayed_at is null;
+
+-- Messages on their way out, written in the application's own transaction.
+create table eventloader.outbox (
+    id uuid primary key,
+    name text not null,
+    payload jsonb not null,
+    headers jsonb not null default '{}',
+    key text,
+    created_at timestamptz not null default clock_timestamp(),
+    available_at timestamptz not null default clock_timestamp(),
+    attempts integer not null default 0,
+    last_error text,
+    published_at timestamptz
+);
 
 -- Who did what by hand, and why.
 create table eventloader.audit_log (

@@ -56,6 +56,38 @@ const COLUMNS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "event_request_log_archive",
+        &[
+            ("id", "bigint"),
+            ("source_name", "text"),
+            ("after_id", "bigint"),
+            ("limit_count", "integer"),
+            ("attempt", "integer"),
+            ("status", "text"),
+            ("max_id", "bigint"),
+            ("event_count", "integer"),
+            ("error", "text"),
+            ("owner", "text"),
+            ("created_at", "timestamp with time zone"),
+            ("updated_at", "timestamp with time zone"),
+        ],
+    ),
+    (
+        "outbox",
+        &[
+            ("id", "uuid"),
+            ("name", "text"),
+            ("payload", "jsonb"),
+            ("headers", "jsonb"),
+            ("key", "text"),
+            ("created_at", "timestamp with time zone"),
+            ("available_at", "timestamp with time zone"),
+            ("attempts", "integer"),
+            ("last_error", "text"),
+            ("published_at", "timestamp with time zone"),
+        ],
+    ),
+    (
         "event_inbox",
         &[
             ("source_name", "text"),
