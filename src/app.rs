@@ -12,7 +12,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
-use crate::mapping::Mapping;
 use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
@@ -243,15 +242,7 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
             let options = HttpOptions {
                 url: api.url.clone(),
                 headers: api.headers.clone(),
-                mapping: Mapping {
-                    items: api.items.clone(),
-                    id: api.id.clone(),
-                    event_type: api.event_type.clone(),
-                    occurred_at: api.occurred_at.clone(),
-                    message_id: api.message_id.clone(),
-                    payload: api.payload.clone(),
-                    max_event_bytes: api.max_event_bytes,
-                },
+                mapping: api.mapping.clone(),
                 timeout: api.timeout,
                 max_page_bytes: api.max_page_bytes,
             };
@@ -262,15 +253,7 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
         SourceKind::File(file) => {
             let options = FileOptions {
                 path: file.path.clone(),
-                mapping: Mapping {
-                    id: file.id.clone(),
-                    event_type: file.event_type.clone(),
-                    occurred_at: file.occurred_at.clone(),
-                    message_id: file.message_id.clone(),
-                    payload: file.payload.clone(),
-                    max_event_bytes: file.max_event_bytes,
-                    ..Mapping::default()
-                },
+                mapping: file.mapping.clone(),
                 max_page_bytes: file.max_page_bytes,
             };
             (Arc::new(FileSource::new(options)), SOURCE_DEADLINE)

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
+use sqlx::PgPool;
 
 use crate::app::AppError;
 use crate::config::{Config, ConfigError, Environment, LoadRequest, ProcessConfig};
@@ -177,6 +178,17 @@ impl Context {
             return Err(error.into());
         }
         Ok(database)
+    }
+
+    /// Opens the database for one piece of work, and closes it whatever came of that.
+    async fn with_pool<T>(
+        &self,
+        work: impl AsyncFnOnce(&PgPool) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let database = self.open().await?;
+        let outcome = work(&database.pool).await;
+        database.close().await?;
+        outcome
     }
 }
 

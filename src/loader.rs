@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`Loader::run`]; one cycle is in `cycle_driver.rs`, what is decided in it in `cycle.rs`.
 
+mod calls;
 pub mod cycle;
 mod cycle_driver;
 pub mod pace;

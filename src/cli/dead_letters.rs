@@ -82,10 +82,7 @@ pub(super) struct Bulk {
 
 impl DeadLetters {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let database = context.open().await?;
-        let outcome = self.act(context, &database.pool).await;
-        database.close().await?;
-        outcome
+        context.with_pool(async |pool| self.act(context, pool).await).await
     }
 
     async fn act(self, context: &Context, pool: &PgPool) -> Result<(), Failure> {
@@ -264,7 +261,7 @@ fn report(context: &Context, outcomes: &[(i64, String)], json: bool) -> Result<(
 fn max_event_bytes(context: &Context, origin: &str) -> usize {
     let source = context.config.sources.iter().find(|source| source.name.as_str() == origin);
     source.map_or(DEFAULT_MAX_EVENT_BYTES, |source| match &source.kind {
-        SourceKind::Http(http) => http.max_event_bytes,
-        SourceKind::File(file) => file.max_event_bytes,
+        SourceKind::Http(http) => http.mapping.max_event_bytes,
+        SourceKind::File(file) => file.mapping.max_event_bytes,
     })
 }

@@ -67,10 +67,7 @@ pub(super) enum Requests {
 
 impl Requests {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let database = context.open().await?;
-        let outcome = self.act(context, &database.pool).await;
-        database.close().await?;
-        outcome
+        context.with_pool(async |pool| self.act(context, pool).await).await
     }
 
     async fn act(self, context: &Context, pool: &PgPool) -> Result<(), Failure> {

@@ -31,10 +31,7 @@ struct Report {
 
 impl Status {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let database = context.open().await?;
-        let outcome = self.show(context, &database.pool).await;
-        database.close().await?;
-        outcome
+        context.with_pool(async |pool| self.show(context, pool).await).await
     }
 
     async fn show(&self, context: &Context, pool: &PgPool) -> Result<(), Failure> {

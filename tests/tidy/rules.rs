@@ -173,7 +173,8 @@ const NEIGHBOURS: &[&str] = &[
 ];
 
 /// The files of `src/loader/` that perform instead of deciding.
-const PERFORMERS: &[&str] = &["src/loader/cycle_driver.rs", "src/loader/pace.rs"];
+const PERFORMERS: &[&str] =
+    &["src/loader/calls.rs", "src/loader/cycle_driver.rs", "src/loader/pace.rs"];
 
 #[rustfmt::skip]
 const IMPURE: &[&str] = &[

@@ -2,31 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use super::item::{ItemPointers, Limits};
+use super::item::{read_mapping, read_max_page_bytes};
 use crate::config::error::Problem;
 use crate::config::reader::TableReader;
 use crate::config::setting::Setting;
-use crate::mapping::Pointer;
+use crate::mapping::Mapping;
 
 /// A file of newline-delimited JSON, followed as it grows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileConfig {
     /// `path`: the file. Required. A relative one begins at the configuration file's directory.
     pub path: PathBuf,
-    /// `id`: pointer from a line to its integer id. Default `/id`.
-    pub id: Pointer,
-    /// `event_type`: pointer to the type. Default none, the type is the source's name.
-    pub event_type: Option<Pointer>,
-    /// `occurred_at`: pointer to the time it happened. Default none.
-    pub occurred_at: Option<Pointer>,
-    /// `message_id`: pointer to a UUID. Default none.
-    pub message_id: Option<Pointer>,
-    /// `payload`: pointer to what is kept. Default `""`, the whole line.
-    pub payload: Pointer,
-    /// `max_event_bytes`: a longer line becomes a dead letter. Bytes, default 1MiB, 1KiB to 64MiB.
-    pub max_event_bytes: usize,
+    /// Where the parts of an event are: `id` (default `/id`), `event_type` (default none, the type is the source's name),
+    /// `occurred_at`, `message_id` (default none), `payload` (default `""`, the whole line); and `max_event_bytes`,
+    /// above which it becomes a dead letter (default 1MiB, 1KiB to 64MiB).
+    pub mapping: Mapping,
     /// `max_page_bytes`: the most that is read at once. Bytes, default 64MiB, `max_event_bytes` to
-    /// 1GiB.
+    /// 256MiB.
     pub max_page_bytes: usize,
 }
 
@@ -34,18 +26,9 @@ impl FileConfig {
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
         let base = table.document().path.parent().unwrap_or(Path::new(""));
         let path = table.require("path", "add path = \"events.ndjson\"", |s| file_path(s, base));
-        let pointers = ItemPointers::read(table);
-        let limits = Limits::read(table);
-        Some(Self {
-            path: path?.value,
-            id: pointers.id,
-            event_type: pointers.event_type,
-            occurred_at: pointers.occurred_at,
-            message_id: pointers.message_id,
-            payload: pointers.payload,
-            max_event_bytes: limits.max_event_bytes,
-            max_page_bytes: limits.max_page_bytes,
-        })
+        let mapping = read_mapping(table);
+        let max_page_bytes = read_max_page_bytes(table, mapping.max_event_bytes);
+        Some(Self { path: path?.value, mapping, max_page_bytes })
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-use super::item::{ItemPointers, Limits};
+use super::item::{read_mapping, read_max_page_bytes};
 use crate::config::error::Problem;
 use crate::config::pointer::json_pointer;
 use crate::config::reader::TableReader;
 use crate::config::setting::Setting;
-use crate::mapping::Pointer;
+use crate::mapping::{Mapping, Pointer};
 
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_mins(10);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,23 +29,14 @@ pub struct HttpConfig {
     pub url: Url,
     /// `headers`: a table of further request headers, in the order of the file. Default none.
     pub headers: Vec<(String, SecretString)>,
-    /// `items`: pointer from the body to the array of items. Default `""`, the body is the array.
-    pub items: Pointer,
-    /// `id`: pointer from an item to its integer id. Default `/id`.
-    pub id: Pointer,
-    /// `event_type`: pointer to the type. Default none, the type is the source's name.
-    pub event_type: Option<Pointer>,
-    /// `occurred_at`: pointer to the time it happened. Default none.
-    pub occurred_at: Option<Pointer>,
-    /// `message_id`: pointer to a UUID. Default none.
-    pub message_id: Option<Pointer>,
-    /// `payload`: pointer to what is kept. Default `""`, the whole item.
-    pub payload: Pointer,
+    /// Where the parts of an event are: `id` (default `/id`), `event_type` (default none, the type is the source's name),
+    /// `occurred_at`, `message_id` (default none), `payload` (default `""`, the whole item), `items` (from the body to the array;
+    /// default `""`, the body is the array); and `max_event_bytes`,
+    /// above which it becomes a dead letter (default 1MiB, 1KiB to 64MiB).
+    pub mapping: Mapping,
     /// `timeout`: the longest a whole request may take. Default 30s, 1ms to 10m.
     pub timeout: Duration,
-    /// `max_event_bytes`: a larger item becomes a dead letter. Bytes, default 1MiB, 1KiB to 64MiB.
-    pub max_event_bytes: usize,
-    /// `max_page_bytes`: a larger body is refused. Bytes, default 64MiB, `max_event_bytes` to 1GiB.
+    /// `max_page_bytes`: a larger body is refused. Bytes, default 64MiB, `max_event_bytes` to 256MiB.
     pub max_page_bytes: usize,
 }
 
@@ -55,21 +46,9 @@ impl HttpConfig {
         let headers = read_headers(&table.table("headers"));
         let items = table.read_or("items", Pointer::whole(), json_pointer);
         let timeout = table.read_or("timeout", DEFAULT_TIMEOUT, |s| s.duration(TIMEOUTS));
-        let pointers = ItemPointers::read(table);
-        let limits = Limits::read(table);
-        Some(Self {
-            url: url?.value,
-            headers,
-            items,
-            id: pointers.id,
-            event_type: pointers.event_type,
-            occurred_at: pointers.occurred_at,
-            message_id: pointers.message_id,
-            payload: pointers.payload,
-            timeout,
-            max_event_bytes: limits.max_event_bytes,
-            max_page_bytes: limits.max_page_bytes,
-        })
+        let mapping = Mapping { items, ..read_mapping(table) };
+        let max_page_bytes = read_max_page_bytes(table, mapping.max_event_bytes);
+        Some(Self { url: url?.value, headers, mapping, timeout, max_page_bytes })
     }
 
     /// The URL without user name, password and query, for logs and the status page.
@@ -91,14 +70,8 @@ impl fmt::Debug for HttpConfig {
         f.debug_struct("HttpConfig")
             .field("url", &self.shown_url())
             .field("headers", &self.headers)
-            .field("items", &self.items)
-            .field("id", &self.id)
-            .field("event_type", &self.event_type)
-            .field("occurred_at", &self.occurred_at)
-            .field("message_id", &self.message_id)
-            .field("payload", &self.payload)
+            .field("mapping", &self.mapping)
             .field("timeout", &self.timeout)
-            .field("max_event_bytes", &self.max_event_bytes)
             .field("max_page_bytes", &self.max_page_bytes)
             .finish()
     }

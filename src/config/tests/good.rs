@@ -73,14 +73,14 @@ fn the_example_of_the_design_is_read() {
     assert_eq!(http.url.as_str(), "https://shop.example.com/api/events");
     assert_eq!(http.headers[0].0, "Authorization");
     assert_eq!(http.headers[0].1.expose_secret(), "Bearer s3cr3t-token");
-    assert_eq!(http.items, pointer("/events"));
-    assert_eq!(http.event_type, Some(pointer("/type")));
-    assert_eq!(http.message_id, None);
+    assert_eq!(http.mapping.items, pointer("/events"));
+    assert_eq!(http.mapping.event_type, Some(pointer("/type")));
+    assert_eq!(http.mapping.message_id, None);
     assert_eq!(http.timeout, Duration::from_secs(30));
-    assert_eq!((http.max_event_bytes, http.max_page_bytes), (1 << 20, 64 << 20));
+    assert_eq!((http.mapping.max_event_bytes, http.max_page_bytes), (1 << 20, 64 << 20));
     let SourceKind::File(file) = &config.sources[1].kind else { panic!("not a file") };
     assert_eq!(file.path, Path::new("/var/log/audit.ndjson"));
-    assert_eq!(file.id, pointer("/id"));
+    assert_eq!(file.mapping.id, pointer("/id"));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn numbers_and_sizes_can_be_filled_from_the_environment() {
     );
     let config = parse(&text, &[]).unwrap();
     assert_eq!(config.loader.batch_size, 7);
-    assert_eq!(http(&config).max_event_bytes, 2048);
+    assert_eq!(http(&config).mapping.max_event_bytes, 2048);
     assert_eq!(http(&config).timeout, Duration::from_millis(1500));
 }
 
