@@ -273,7 +273,10 @@ create function eventloader.store_events(
     p_request_ids bigint[],
     p_occurred_at timestamptz[]
 ) returns table (version bigint, reason text)
-language plpgsql as $$
+language plpgsql
+-- `create … if not exists` would tell every batch that the table is there.
+set client_min_messages = 'warning'
+as $$
 begin
     insert into eventloader.stream (stream, version, owner)
     values (p_stream, 0, 'source')

@@ -1,7 +1,6 @@
 //! Logs: to standard error, as text for people or JSON for machines. Never payloads, never secrets.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -41,16 +40,25 @@ pub fn start(format: Option<LogFormat>, level: &str, colour: bool) -> Result<(),
 
 /// An error with its causes in one line: `failed to claim a window: connection refused`.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        next = error.source();
+        let said = match error.downcast_ref::<sqlx::Error>() {
+            // What the server said; the driver would add a line number of the server's own source.
+            Some(sqlx::Error::Database(refusal)) => {
+                next = None;
+                let code = refusal.code().unwrap_or_default();
+                format!("{} (SQLSTATE {code})", refusal.message())
+            }
+            _ => error.to_string(),
+        };
         // Some libraries print their cause as part of their own message.
-        if !text.ends_with(&said) {
-            // Writing to a String cannot fail.
-            let _infallible = write!(text, ": {said}");
+        if text.is_empty() {
+            text = said;
+        } else if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
         }
-        cause = next.source();
     }
     text
 }
