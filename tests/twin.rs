@@ -34,6 +34,7 @@ fn hours(count: Time) -> Duration {
 }
 
 /// Rounds to whole hours, past the seconds that the test itself takes.
+#[expect(clippy::cast_possible_truncation, reason = "a test of a few hours")]
 fn to_hours(seconds: f64) -> Time {
     (seconds / 3600.0).round() as Time
 }
