@@ -100,7 +100,7 @@ impl Scope {
     }
 }
 
-/// Explores everything, and fails with the shortest way to what must not happen.
+/// Explores everything, and fails with a way to what must not happen.
 fn assert_holds(scope: Scope, expected: &[Situation]) {
     let protocol = scope.protocol(None);
     let started = Instant::now();
