@@ -122,7 +122,6 @@ fn numbers_that_explode_in_print_are_refused() {
 }
 
 #[test]
-#[ignore = "slow without optimisation"]
 fn arrays_too_large_for_jsonb_are_refused() {
     let ones = |count: usize| format!("[{}1]", "1,".repeat(count - 1));
     assert_eq!(check(&ones(1 << 24)), Ok(()), "measured: PostgreSQL takes 16,777,216");
@@ -133,7 +132,6 @@ fn arrays_too_large_for_jsonb_are_refused() {
 }
 
 #[test]
-#[ignore = "needs 1 GB of memory"]
 fn strings_too_large_for_jsonb_are_refused() {
     let text = format!("[\"{}\"]", "x".repeat(1 << 28));
     assert!(reason(&text).starts_with("payload[0] is a text of 268435456 bytes"));
@@ -288,20 +286,4 @@ proptest! {
         let text = format!("{{{}}}", keys.iter().map(|key| format!("{key}:0")).collect::<Vec<_>>().join(","));
         prop_assert_eq!(check(&text).is_ok(), oracle(&text), "{}", text);
     }
-}
-
-/// Writes texts and verdicts, for a comparison with a real Postgres: of 20,000 texts, 15.18 took
-/// every one that the screen passes, gave it back with an equal value, and took of the others only
-/// those with a repeated key.
-#[test]
-#[ignore = "writes a file, /tmp/eventloader_screen_samples.tsv"]
-fn write_samples() {
-    use proptest::strategy::ValueTree;
-    use proptest::test_runner::TestRunner;
-    let mut runner = TestRunner::default();
-    let samples: Vec<String> = (0..20_000)
-        .map(|_| json_text().new_tree(&mut runner).unwrap().current().replace('\n', " "))
-        .map(|text| format!("{}\t{text}\n", check(&text).is_ok()))
-        .collect();
-    std::fs::write("/tmp/eventloader_screen_samples.tsv", samples.concat()).unwrap();
 }
