@@ -192,6 +192,10 @@ impl Context {
     }
 }
 
+/// What a long-running command logs. During an outage the connection pool would repeat itself twice a second; that the
+/// database is away is said once by those who miss it.
+const INFO: &str = "info,sqlx_core::pool=error";
+
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -219,7 +223,8 @@ fn start(cli: Cli) -> Result<(), Failure> {
     process.no_embedded |= cli.global.no_embedded;
     // Commands other than `run` answer on standard output; their log lines would only be in the way.
     let quiet = !matches!(cli.command, Command::Run(_) | Command::RetryWorker(_));
-    let level = cli.global.log_level.as_deref().unwrap_or(if quiet { "warn" } else { "info" });
+    let default_level = if quiet { "warn" } else { INFO };
+    let level = cli.global.log_level.as_deref().unwrap_or(default_level);
     telemetry::start(cli.global.log_format, level, !process.no_color).map_err(Failure::usage)?;
     let request =
         LoadRequest { config_flag: cli.global.config, database_url_flag: cli.global.database_url };

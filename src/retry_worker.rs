@@ -116,6 +116,7 @@ impl RetryWorker {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hints_open = true;
         let mut rests = Rests::default();
+        let mut look_failures = 0;
         while !(stop.is_cancelled() && running.is_empty()) {
             tokio::select! {
                 biased;
@@ -139,7 +140,9 @@ impl RetryWorker {
                     Some(source_name) => queue.push(source_name),
                     None => hints_open = false,
                 },
-                _ = look.tick(), if !stop.is_cancelled() => self.look(&mut queue).await,
+                _ = look.tick(), if !stop.is_cancelled() => {
+                    look_failures = self.look(&mut queue, look_failures).await;
+                }
             }
             let now = Instant::now();
             while !stop.is_cancelled()
@@ -155,10 +158,29 @@ impl RetryWorker {
         }
     }
 
-    async fn look(&self, queue: &mut Queue) {
+    /// Queues the sources that have something to move. Takes and answers how many looks in a row failed: an outage is
+    /// said when it begins and when it ends.
+    async fn look(&self, queue: &mut Queue, failures: u32) -> u32 {
         match inbox::movable_sources(&self.pool).await {
-            Ok(names) => names.into_iter().for_each(|name| queue.push(name)),
-            Err(error) => tracing::debug!(error = chain(&error), "no look at the inbox"),
+            Ok(names) => {
+                if failures > 0 {
+                    tracing::info!("the inbox can be looked at again");
+                }
+                for name in names {
+                    queue.push(name);
+                }
+                0
+            }
+            Err(error) => {
+                if failures == 0 {
+                    tracing::warn!(
+                        error = chain(&error),
+                        hint = error.hint(),
+                        "cannot look at the inbox; trying until it works"
+                    );
+                }
+                failures.saturating_add(1)
+            }
         }
     }
 
