@@ -1,15 +1,18 @@
 //! Builds the parts of `eventloader run` and owns the order in which they start and stop. No decisions of its own.
 
+mod reload;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
+use crate::config::{Config, ConfigError, ProcessConfig, SourceConfig, SourceKind};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
@@ -71,7 +74,10 @@ pub enum AppError {
     SecondSignal,
 }
 
-/// Runs until a signal.
+/// Reads the configuration again.
+pub type Reread<'a> = &'a (dyn Fn() -> Result<Config, ConfigError> + Sync);
+
+/// Runs until a signal. On SIGHUP, `reread` gives the configuration whose sources are taken over.
 ///
 /// Start: database, schema, sources, retry worker, loader. Stop: no new reservations; requests in flight are finished, or
 /// given up after [`shutdown::DRAIN`]; the retry worker ends between batches; connections close; the embedded server
@@ -80,8 +86,14 @@ pub enum AppError {
 /// # Errors
 ///
 /// See [`AppError`].
-pub async fn run(config: &Config, process: &ProcessConfig, roles: &[Role]) -> Result<(), AppError> {
+pub async fn run(
+    config: &Config,
+    process: &ProcessConfig,
+    roles: &[Role],
+    reread: Reread<'_>,
+) -> Result<(), AppError> {
     let stop = Stop::default();
+    let hangup = signal(SignalKind::hangup()).map_err(AppError::Signals)?;
     // Heard from the beginning: a start may wait for the database for a minute.
     let mut signals = pin!(shutdown::on_signals(stop.clone()));
     let opened = tokio::select! {
@@ -96,7 +108,7 @@ pub async fn run(config: &Config, process: &ProcessConfig, roles: &[Role]) -> Re
     let outcome = tokio::select! {
         biased;
         signalled = &mut signals => Err(second_signal(signalled)),
-        outcome = run_on(&database, config, roles, &stop) => outcome,
+        outcome = run_on(&database, config, roles, &stop, hangup, reread) => outcome,
     };
     database.close().await?;
     outcome
@@ -114,6 +126,8 @@ async fn run_on(
     config: &Config,
     roles: &[Role],
     stop: &Stop,
+    hangup: Signal,
+    reread: Reread<'_>,
 ) -> Result<(), AppError> {
     let migrated = database.migrate().await.map_err(DatabaseError::from)?;
     tracing::info!(
@@ -121,8 +135,9 @@ async fn run_on(
         applied_count = migrated.applied_count,
         "schema is up to date"
     );
-    let sources = load_sources(config)?;
-    register(&database.pool, config).await?;
+    let sources = load_sources(&config.sources, &mut Clients::default())?;
+    register(&database.pool, &config.sources).await?;
+    let (changes_sent, changes) = mpsc::channel(1);
     let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
     let counters = Arc::new(Counters::default());
     let shares = Shares::of(config.database.max_connections);
@@ -134,6 +149,7 @@ async fn run_on(
         connections: database.connections(shares.loader),
         owner,
         sources,
+        changes,
         concurrency: config.loader.concurrency,
         deposited,
         counters: Arc::clone(&counters),
@@ -145,7 +161,12 @@ async fn run_on(
     let loader_task = has(Role::Loader).then(|| spawn(loader.run(stop.clone())));
     let _summary = spawn(summarise(counters, moved));
 
-    join("loader", loader_task, &stop.intake).await?;
+    let reloading = reload::on_hangups(hangup, reread, config, &database.pool, changes_sent);
+    tokio::select! {
+        biased;
+        joined = join("loader", loader_task, &stop.intake) => joined?,
+        never = reloading => match never {},
+    }
     worker_stop.cancel();
     join("retry worker", worker_task, &stop.intake).await?;
     tracing::info!("stopped");
@@ -214,25 +235,32 @@ pub async fn retry_worker(pool: &PgPool, config: &Config) -> Result<RetryWorker,
     })
 }
 
-async fn register(pool: &PgPool, config: &Config) -> Result<(), AppError> {
-    let registrations: Vec<Registration> = config
-        .sources
-        .iter()
+/// Makes the sources known to the database: all of them, or none.
+async fn register<'a>(
+    pool: &PgPool,
+    sources: impl IntoIterator<Item = &'a SourceConfig>,
+) -> Result<(), AppError> {
+    let registrations: Vec<Registration> = sources
+        .into_iter()
         .map(|source| Registration {
             source_name: source.name.as_str().to_owned(),
             source_type: source.kind.type_name().to_owned(),
             start_after: source.loading.start_after,
         })
         .collect();
-    match source::register(pool, &registrations).await?.pop() {
+    let failed = |cause| StoreError { operation: "register the sources", cause };
+    let mut transaction = pool.begin().await.map_err(failed)?;
+    match source::register(&mut *transaction, &registrations).await?.pop() {
         Some(taken) => Err(AppError::StreamTaken(taken)),
-        None => Ok(()),
+        None => Ok(transaction.commit().await.map_err(failed)?),
     }
 }
 
-fn load_sources(config: &Config) -> Result<Vec<LoadedSource>, AppError> {
-    let mut clients = Clients::default();
-    config.sources.iter().map(|source| load_source(source, &mut clients)).collect()
+fn load_sources<'a>(
+    sources: impl IntoIterator<Item = &'a SourceConfig>,
+    clients: &mut Clients,
+) -> Result<Vec<LoadedSource>, AppError> {
+    sources.into_iter().map(|source| load_source(source, clients)).collect()
 }
 
 fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSource, AppError> {

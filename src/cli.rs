@@ -164,11 +164,18 @@ impl From<AppError> for Failure {
 /// What every command is given.
 struct Context {
     config: Config,
+    request: LoadRequest,
+    environment: Environment,
     process: ProcessConfig,
     output: Output,
 }
 
 impl Context {
+    /// Reads the configuration again, as at the start.
+    fn reread(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.request, &self.environment)
+    }
+
     /// Opens the database with an up-to-date schema.
     async fn open(&self) -> Result<Database, Failure> {
         let database = Database::open(&self.config, &self.process).await?;
@@ -229,7 +236,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
     let request =
         LoadRequest { config_flag: cli.global.config, database_url_flag: cli.global.database_url };
     let config = Config::load(&request, &environment)?;
-    let context = Context { config, process, output: Output::default() };
+    let context = Context { config, request, environment, process, output: Output::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -8,10 +8,12 @@
 //! This is the only module that looks at the process environment, in
 //! [`Environment::from_process`].
 
+mod difference;
 mod document;
 mod duration;
 mod environment;
 mod error;
+mod fingerprint;
 mod interpolate;
 mod loading;
 mod masking;
@@ -39,8 +41,10 @@ use document::{Chosen, Document};
 use overrides::Overrides;
 use reader::{Reading, TableReader};
 
+pub use difference::Difference;
 pub use environment::{Environment, ProcessConfig};
 pub use error::{ConfigError, Finding, Place};
+pub use fingerprint::Fingerprints;
 pub use loading::{LoaderConfig, Loading};
 pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig};
 pub use source::{FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName, SourceNameError};
@@ -62,6 +66,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[sources.NAME]`, in the order of the file. May be empty: some commands need no source.
     pub sources: Vec<SourceConfig>,
+    /// Tells what changed between two readings.
+    pub fingerprints: Fingerprints,
 }
 
 /// What the command line says about the configuration.
@@ -117,7 +123,8 @@ impl Config {
             overrides: Overrides::new(environment, database_url_flag),
             findings: RefCell::new(syntax),
         };
-        let config = Self::read(TableReader::root(&reading, root.get_ref()));
+        let mut config = Self::read(TableReader::root(&reading, root.get_ref()));
+        config.fingerprints = Fingerprints::of(root.get_ref());
         let mut findings = reading.findings.into_inner();
         findings.extend(reading.overrides.into_findings());
         ConfigError::from_findings(findings).map_or(Ok(config), Err)
@@ -131,7 +138,16 @@ impl Config {
         let admin = AdminConfig::read(root.table("admin"));
         let sources = source::read_all(&root.table("sources"), &loader);
         root.finish();
-        Self { path: None, database, loader, retry_worker, storage, admin, sources }
+        Self {
+            path: None,
+            database,
+            loader,
+            retry_worker,
+            storage,
+            admin,
+            sources,
+            fingerprints: Fingerprints::default(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Stopping: the first signal drains, the second leaves at once.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,6 +38,9 @@ pub async fn on_signals(stop: Stop) -> std::io::Result<()> {
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    /// Started from a terminal, whose end is a reason to stop.
+    has_terminal: bool,
 }
 
 impl Signals {
@@ -48,7 +52,8 @@ impl Signals {
     pub fn new() -> std::io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { terminate, interrupt })
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { terminate, interrupt, hangup, has_terminal: std::io::stdin().is_terminal() })
     }
 
     /// Waits for the next one and names it.
@@ -60,6 +65,17 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            () = terminal_closed(&mut self.hangup), if self.has_terminal => "SIGHUP of its terminal",
+        }
+    }
+}
+
+/// Waits for a SIGHUP that comes because the terminal is gone, and not from somebody who wants a reload.
+async fn terminal_closed(hangup: &mut Signal) {
+    loop {
+        hangup.recv().await;
+        if !std::io::stdin().is_terminal() {
+            return;
         }
     }
 }

@@ -15,6 +15,7 @@ mod model;
 mod moving;
 mod outages;
 mod own_source;
+mod reload;
 mod roles;
 mod round_trips;
 mod schema;

@@ -57,6 +57,7 @@ async fn a_request_costs_two_round_trips() {
                 settings: settings(),
             })
             .collect(),
+        changes: tokio::sync::mpsc::channel(1).1,
         concurrency: 8,
         deposited: tokio::sync::mpsc::channel(1).0,
         counters: Arc::new(Counters::default()),

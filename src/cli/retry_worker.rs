@@ -20,7 +20,8 @@ pub(super) struct RetryWorker {
 impl RetryWorker {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         if !self.once {
-            return Ok(app::run(&context.config, &context.process, &[Role::RetryWorker]).await?);
+            let (roles, reread) = ([Role::RetryWorker], || context.reread());
+            return Ok(app::run(&context.config, &context.process, &roles, &reread).await?);
         }
         let database = context.open().await?;
         let outcome = pass(&database, context).await;

@@ -28,6 +28,7 @@ impl Run {
                 "name a file with --config; examples/quickstart.toml is one to begin with",
             ));
         }
-        Ok(app::run(&context.config, &context.process, &self.only).await?)
+        let reread = || context.reread();
+        Ok(app::run(&context.config, &context.process, &self.only, &reread).await?)
     }
 }

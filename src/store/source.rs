@@ -171,6 +171,24 @@ pub async fn resume(
     Ok(result.rows_affected() > 0)
 }
 
+/// Lets sources be asked at once that were rejected as they were configured before. What a source asked for in
+/// `Retry-After` stands.
+pub async fn end_rejections(
+    executor: impl PgExecutor<'_>,
+    source_names: &[&str],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "update eventloader.source_rate_limit l set not_before = null
+         from eventloader.source s
+         where s.source_name = l.source_name and s.source_name = any ($1) and s.health = 'rejected'",
+    )
+    .bind(source_names)
+    .execute(executor)
+    .await
+    .map_err(failed_to("end the pause of rejected sources"))?;
+    Ok(())
+}
+
 /// Where a source stands, locked for a seek.
 #[derive(Clone, Copy, Debug, FromRow)]
 pub struct CursorRow {

@@ -119,6 +119,7 @@ impl Loading {
             connections: Connections::new(database.options.clone(), 8),
             owner: format!("test:{}", uuid::Uuid::new_v4()),
             sources,
+            changes: mpsc::channel(1).1,
             concurrency,
             deposited,
             counters: Arc::default(),

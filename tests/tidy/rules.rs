@@ -173,8 +173,12 @@ const NEIGHBOURS: &[&str] = &[
 ];
 
 /// The files of `src/loader/` that perform instead of deciding.
-const PERFORMERS: &[&str] =
-    &["src/loader/calls.rs", "src/loader/cycle_driver.rs", "src/loader/pace.rs"];
+const PERFORMERS: &[&str] = &[
+    "src/loader/calls.rs",
+    "src/loader/cycle_driver.rs",
+    "src/loader/pace.rs",
+    "src/loader/schedule.rs",
+];
 
 #[rustfmt::skip]
 const IMPURE: &[&str] = &[

@@ -1,0 +1,93 @@
+//! Taking over a changed configuration while everything runs: on SIGHUP, sources come, change and go, and nothing else.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+
+use sqlx::PgPool;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+
+use super::{AppError, Reread, load_sources, register};
+use crate::config::{Config, ConfigError, Difference, SourceConfig};
+use crate::loader::SourceChange;
+use crate::sources::http::Clients;
+use crate::store::source;
+use crate::telemetry::chain;
+
+/// Why a new configuration was not taken over.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    /// The file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It would leave nothing to do, which is a slip more often than a wish.
+    #[error("it has no sources; stop eventloader if that is what is wanted")]
+    NoSources,
+    /// A source cannot be set up, or not be made known to the database.
+    #[error(transparent)]
+    App(#[from] AppError),
+}
+
+/// Reloads at every SIGHUP. A configuration that is wrong in any place changes nothing.
+pub(super) async fn on_hangups(
+    mut hangup: Signal,
+    reread: Reread<'_>,
+    started_with: &Config,
+    pool: &PgPool,
+    changes: mpsc::Sender<SourceChange>,
+) -> Infallible {
+    let mut current = Cow::Borrowed(started_with);
+    loop {
+        if hangup.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        match reload(reread, &current, pool, &changes).await {
+            Ok(config) => current = Cow::Owned(config),
+            Err(error) => tracing::error!(
+                error = chain(&error),
+                "the configuration was not reloaded; everything goes on as before"
+            ),
+        }
+    }
+}
+
+async fn reload(
+    reread: Reread<'_>,
+    current: &Config,
+    pool: &PgPool,
+    changes: &mpsc::Sender<SourceChange>,
+) -> Result<Config, ReloadError> {
+    let config = reread()?;
+    if config.sources.is_empty() {
+        return Err(ReloadError::NoSources);
+    }
+    let difference = Difference::between(current, &config);
+    let put: Vec<_> = difference.added.iter().chain(&difference.changed).copied().collect();
+    let change = SourceChange {
+        put: load_sources(put.iter().copied(), &mut Clients::default())?,
+        removed: difference.removed.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    register(pool, put.iter().copied()).await?;
+    let changed: Vec<_> = difference.changed.iter().map(|source| source.name.as_str()).collect();
+    source::end_rejections(pool, &changed).await.map_err(AppError::from)?;
+    report(&difference);
+    // A loader that is not run by this process, or has ended, has no use for it.
+    drop(changes.send(change).await);
+    Ok(config)
+}
+
+fn report(difference: &Difference<'_>) {
+    let names = |sources: &[&SourceConfig]| {
+        sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    tracing::info!(
+        added = names(&difference.added),
+        changed = names(&difference.changed),
+        removed = difference.removed.join(", "),
+        unchanged_count = difference.unchanged_count,
+        "the configuration was reloaded"
+    );
+    for section in &difference.needs_restart {
+        tracing::warn!(section, "this section changed, and counts from the next start on");
+    }
+}

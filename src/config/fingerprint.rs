@@ -1,0 +1,119 @@
+//! What tells two readings of a configuration apart, part by part, without keeping its values.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use toml::de::{DeTable, DeValue};
+
+/// The keys of `[loader]` that are no defaults of sources.
+const OF_THE_INSTANCE: &[&str] = &["concurrency"];
+
+/// A number for each part of the file: the same number means that the part reads the same. Only comparable within a
+/// process, whose environment does not change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// Sections by name; of `[loader]` only what concerns the whole instance.
+    pub sections: BTreeMap<String, u64>,
+    /// Sources by name, with what they take from `[loader]`.
+    pub sources: BTreeMap<String, u64>,
+}
+
+impl Fingerprints {
+    pub(super) fn of(root: &DeTable<'_>) -> Self {
+        let mut fingerprints = Self::default();
+        let mut defaults = DefaultHasher::new();
+        for (name, value) in root {
+            let name = name.get_ref().as_ref();
+            match (name, value.get_ref()) {
+                ("sources", _) => {}
+                ("loader", DeValue::Table(loader)) => {
+                    let is_own = |key: &str| OF_THE_INSTANCE.contains(&key);
+                    hash_table(loader, &|key| !is_own(key), &mut defaults);
+                    let mut own = DefaultHasher::new();
+                    hash_table(loader, &is_own, &mut own);
+                    fingerprints.sections.insert(name.to_owned(), own.finish());
+                }
+                (_, value) => {
+                    let mut hasher = DefaultHasher::new();
+                    hash_value(value, &mut hasher);
+                    fingerprints.sections.insert(name.to_owned(), hasher.finish());
+                }
+            }
+        }
+        let sources = root.get("sources").and_then(|sources| sources.get_ref().as_table());
+        for (name, value) in sources.into_iter().flatten() {
+            let mut hasher = defaults.clone();
+            hash_value(value.get_ref(), &mut hasher);
+            fingerprints.sources.insert(name.get_ref().clone().into_owned(), hasher.finish());
+        }
+        fingerprints
+    }
+}
+
+fn hash_table(table: &DeTable<'_>, wanted: &dyn Fn(&str) -> bool, hasher: &mut DefaultHasher) {
+    let mut entries: Vec<_> = table.iter().filter(|(key, _)| wanted(key.get_ref())).collect();
+    entries.sort_by_key(|(key, _)| key.get_ref().as_ref());
+    entries.len().hash(hasher);
+    for (key, value) in entries {
+        key.get_ref().hash(hasher);
+        hash_value(value.get_ref(), hasher);
+    }
+}
+
+fn hash_value(value: &DeValue<'_>, hasher: &mut DefaultHasher) {
+    match value {
+        DeValue::String(text) => ("string", text).hash(hasher),
+        DeValue::Integer(number) => ("integer", number.to_string()).hash(hasher),
+        DeValue::Float(number) => ("float", number.to_string()).hash(hasher),
+        DeValue::Boolean(value) => ("boolean", value).hash(hasher),
+        DeValue::Datetime(time) => ("time", time.to_string()).hash(hasher),
+        DeValue::Array(array) => {
+            ("array", array.len()).hash(hasher);
+            for item in array {
+                hash_value(item.get_ref(), hasher);
+            }
+        }
+        DeValue::Table(table) => {
+            "table".hash(hasher);
+            hash_table(table, &|_| true, hasher);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Fingerprints {
+        Fingerprints::of(DeTable::parse(text).unwrap().get_ref())
+    }
+
+    const FILE: &str = "[loader]\nbatch_size = 10\nconcurrency = 4\n[admin]\nlisten = \"x\"\n\
+                        [sources.a]\nurl = \"u\"\n[sources.b]\nurl = \"u\"\nheaders = { X = \"1\" }\n";
+
+    #[test]
+    fn comments_order_and_lines_do_not_count() {
+        let moved = "# a comment\n[sources.b]\nheaders = { X = \"1\" } # another\nurl = 'u'\n[admin]\nlisten = \"x\"\n\
+                     [sources.a]\nurl = \"u\"\n[loader]\nconcurrency = 4\nbatch_size = 10\n";
+        assert_eq!(of(moved), of(FILE));
+    }
+
+    #[test]
+    fn a_source_changes_with_its_own_values_and_with_its_defaults() {
+        let before = of(FILE);
+        let after = of(&FILE.replace("X = \"1\"", "X = \"2\""));
+        assert_eq!(after.sources["a"], before.sources["a"]);
+        assert_ne!(after.sources["b"], before.sources["b"]);
+        let after = of(&FILE.replace("batch_size = 10", "batch_size = 11"));
+        assert_ne!(after.sources["a"], before.sources["a"]);
+        assert_eq!(after.sections, before.sections);
+    }
+
+    #[test]
+    fn what_concerns_the_instance_is_no_change_of_a_source() {
+        let before = of(FILE);
+        let after = of(&FILE.replace("concurrency = 4", "concurrency = 5"));
+        assert_eq!(after.sources, before.sources);
+        assert_ne!(after.sections["loader"], before.sections["loader"]);
+    }
+}
