@@ -19,7 +19,8 @@ use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
 use crate::sources::file::{FileOptions, FileSource};
-use crate::sources::http::{Clients, HttpOptions, HttpSource, HttpSourceError};
+pub(crate) use crate::sources::http::Clients;
+use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
 use crate::store::source::{self, Registration};
@@ -263,7 +264,10 @@ fn load_sources<'a>(
     sources.into_iter().map(|source| load_source(source, clients)).collect()
 }
 
-fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSource, AppError> {
+pub(crate) fn load_source(
+    config: &SourceConfig,
+    clients: &mut Clients,
+) -> Result<LoadedSource, AppError> {
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
         SourceKind::Http(api) => {

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Says what was done on standard output, what went wrong on standard error.
 
+mod check;
 mod dead_letters;
 mod migrate;
 mod output;
@@ -63,6 +64,8 @@ enum Command {
     Run(run::Run),
     /// Move events from the inbox to the event log
     RetryWorker(retry_worker::RetryWorker),
+    /// Look at the configuration, the database and every source, and say what to do
+    Check(check::Check),
     /// Bring the database schema up to date
     Migrate(migrate::Migrate),
     /// Show the state of every source, and what to do about it
@@ -132,16 +135,11 @@ impl From<DatabaseError> for Failure {
             DatabaseError::Embedded(error) => {
                 Self { code: error.exit_code(), message: chain(&error), hint: None }
             }
-            DatabaseError::Unavailable { at, cause } => {
-                let failed = StoreError { operation: "connect", cause };
-                let hint = failed.hint().map(str::to_owned);
-                let cause = chain(&failed.cause);
-                Self {
-                    code: UNAVAILABLE,
-                    message: format!("cannot connect to the database at {at}: {cause}"),
-                    hint,
-                }
-            }
+            DatabaseError::Unavailable { .. } => Self {
+                code: UNAVAILABLE,
+                hint: error.hint().map(str::to_owned),
+                message: chain(&error),
+            },
         }
     }
 }
@@ -235,8 +233,12 @@ fn start(cli: Cli) -> Result<(), Failure> {
     telemetry::start(cli.global.log_format, level, !process.no_color).map_err(Failure::usage)?;
     let request =
         LoadRequest { config_flag: cli.global.config, database_url_flag: cli.global.database_url };
-    let config = Config::load(&request, &environment)?;
-    let context = Context { config, request, environment, process, output: Output::default() };
+    let output = Output::default();
+    let config = match (Config::load(&request, &environment), &cli.command) {
+        (Err(error), Command::Check(command)) => return command.wrong(&error, &output),
+        (loaded, _) => loaded?,
+    };
+    let context = Context { config, request, environment, process, output };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -248,6 +250,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Run(command) => command.run(context).await,
         Command::RetryWorker(command) => command.run(context).await,
+        Command::Check(command) => command.run(context).await,
         Command::Migrate(command) => command.run(context).await,
         Command::Status(command) => command.run(context).await,
         Command::Sources(command) => command.run(context).await,

@@ -1,9 +1,10 @@
 //! The database of one process: the one that was named, or the embedded one.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgPool};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use crate::postgres::connections::Connections;
 use crate::postgres::embedded::{Durability, Embedded, EmbeddedError, EmbeddedOptions};
 use crate::postgres::migrate::{self, Migrated, SchemaError};
 use crate::postgres::pool;
+use crate::store;
 use crate::telemetry::chain;
 
 /// How long to wait for a database that is not up yet.
@@ -48,6 +50,53 @@ pub enum DatabaseError {
     Schema(#[from] SchemaError),
 }
 
+impl DatabaseError {
+    /// What to do about it, where the message itself does not say so.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unavailable { cause: sqlx::Error::Database(error), .. } => {
+                store::hint(error.code().as_deref().unwrap_or_default())
+            }
+            Self::Unavailable { at, cause } => unreachable_hint(at, cause),
+            Self::NotConfigured | Self::Url | Self::Embedded(_) | Self::Schema(_) => None,
+        }
+    }
+}
+
+/// What keeps a connection from being made, judged by what was said.
+fn unreachable_hint(at: &str, cause: &sqlx::Error) -> Option<&'static str> {
+    match cause {
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            Some(if is_localhost(at.split(':').next().unwrap_or_default()) {
+                "start PostgreSQL, or correct host and port of the URL; inside a container localhost is the container itself"
+            } else {
+                "start PostgreSQL there, let it listen on that address (listen_addresses), or correct host and port of the URL"
+            })
+        }
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::NotFound => {
+            Some("correct the directory of the socket in the URL, or name a host")
+        }
+        sqlx::Error::Io(error) if error.to_string().contains("lookup") => {
+            Some("correct the host of the URL; inside a container it is the name of the service")
+        }
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
+            Some("look for a firewall between here and there, and correct host and port of the URL")
+        }
+        sqlx::Error::Tls(_) => Some(
+            "the server's certificate must be made for the host of the URL, by a public authority or the one in \
+             sslrootcert=FILE",
+        ),
+        _ => None,
+    }
+}
+
+/// Whether a host is the machine itself, by its name or address.
+pub(crate) fn is_localhost(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// An open database.
 pub struct Database {
     /// The pool every part shares.
@@ -69,6 +118,17 @@ impl Database {
         Ok(opened.expect("nobody cancels the token"))
     }
 
+    /// The same without waiting for a database that is not up yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatabaseError`].
+    pub async fn open_now(config: &Config, process: &ProcessConfig) -> Result<Self, DatabaseError> {
+        let never = CancellationToken::new();
+        let opened = Self::open_within(config, process, &never, Duration::ZERO).await?;
+        Ok(opened.expect("nobody cancels the token"))
+    }
+
     /// The same; `None`: `stop` came while the database was waited for.
     ///
     /// # Errors
@@ -78,6 +138,15 @@ impl Database {
         config: &Config,
         process: &ProcessConfig,
         stop: &CancellationToken,
+    ) -> Result<Option<Self>, DatabaseError> {
+        Self::open_within(config, process, stop, STARTUP_PATIENCE).await
+    }
+
+    async fn open_within(
+        config: &Config,
+        process: &ProcessConfig,
+        stop: &CancellationToken,
+        patience: Duration,
     ) -> Result<Option<Self>, DatabaseError> {
         let (options, embedded) = match &config.database.url {
             Some(url) => (connect_options(url)?, None),
@@ -94,7 +163,7 @@ impl Database {
                 (embedded.connect_options(), Some(embedded))
             }
         };
-        if let Some(outcome) = stop.run_until_cancelled(wait_until_up(&options)).await {
+        if let Some(outcome) = stop.run_until_cancelled(wait_until_up(&options, patience)).await {
             outcome?;
             let pool = pool::lazy(options.clone(), config.database.max_connections);
             return Ok(Some(Self { pool, options, embedded }));
@@ -114,6 +183,33 @@ impl Database {
     /// Connections of its own for the loader.
     pub fn connections(&self, max_connections: u32) -> Connections {
         Connections::new(self.options.clone(), max_connections)
+    }
+
+    /// How to connect to it. Their `Debug` shows the password: do not log them.
+    pub fn connect_options(&self) -> PgConnectOptions {
+        self.options.clone()
+    }
+
+    /// Where it is, without its password.
+    pub fn shown(&self) -> String {
+        shown(&self.options)
+    }
+
+    /// Whether it is the private one.
+    pub fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.options.get_socket().is_some()
+            || self.options.get_host().starts_with('/')
+            || is_localhost(self.options.get_host())
+    }
+
+    /// Whether its certificate is verified.
+    pub fn is_verified(&self) -> bool {
+        matches!(self.options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull)
     }
 
     /// Brings the schema up to date.
@@ -149,9 +245,25 @@ pub async fn open_storage(
     max_connections: u32,
 ) -> Result<PgPool, DatabaseError> {
     let options = connect_options(url)?;
-    wait_until_up(&options).await?;
+    wait_until_up(&options, STARTUP_PATIENCE).await?;
     migrate::run(&options).await?;
     Ok(pool::lazy(options, max_connections))
+}
+
+/// Connects to the database of `[storage]` once, and says where it is.
+///
+/// # Errors
+///
+/// See [`DatabaseError`].
+pub async fn probe_storage(url: &SecretString) -> Result<String, DatabaseError> {
+    let options = connect_options(url)?;
+    wait_until_up(&options, Duration::ZERO).await?;
+    Ok(shown(&options))
+}
+
+/// The host of a database URL, if it can be read and names one.
+pub fn host_of(url: &SecretString) -> Option<String> {
+    Url::parse(url.expose_secret()).ok()?.host_str().map(str::to_owned)
 }
 
 /// Parameters of a database URL that the driver knows.
@@ -198,8 +310,11 @@ fn connect_options(url: &SecretString) -> Result<PgConnectOptions, DatabaseError
 }
 
 /// Connects once; retries only what passes by itself: a server that is not there or is starting.
-async fn wait_until_up(options: &PgConnectOptions) -> Result<(), DatabaseError> {
-    let deadline = Instant::now() + STARTUP_PATIENCE;
+async fn wait_until_up(
+    options: &PgConnectOptions,
+    patience: Duration,
+) -> Result<(), DatabaseError> {
+    let deadline = Instant::now() + patience;
     loop {
         let cause = match tokio::time::timeout(Duration::from_secs(10), options.connect()).await {
             Ok(Ok(connection)) => {

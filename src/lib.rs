@@ -8,6 +8,7 @@
 //! what is written where, [`retry_worker`] and [`storage`] how it reaches `events`.
 
 pub mod app;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod database;

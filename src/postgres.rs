@@ -2,5 +2,6 @@
 
 pub mod connections;
 pub mod embedded;
+pub mod inspect;
 pub mod migrate;
 pub mod pool;

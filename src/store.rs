@@ -70,20 +70,28 @@ impl StoreError {
     /// A hint for the commonest traps.
     pub fn hint(&self) -> Option<&'static str> {
         let sqlx::Error::Database(error) = &self.cause else { return None };
-        match error.code().as_deref().unwrap_or_default() {
-            "42501" => Some(
-                "grant the role: `grant eventloader_runtime to <user>` (as the owner of the schema)",
-            ),
-            "42P01" | "42883" | "3F000" => Some("run `eventloader migrate` first"),
-            "28P01" | "28000" => Some("check user and password of the database URL"),
-            "3D000" => Some("create the database first: `createdb <name>`"),
-            "53100" => Some("the disk of the database is full"),
-            "53300" => Some("lower [database] max_connections, or raise the server's"),
-            "42P05" | "26000" => Some(
-                "a pooler in transaction mode is in the way; connect to PostgreSQL directly or use session mode",
-            ),
-            _ => None,
+        hint(error.code().as_deref().unwrap_or_default())
+    }
+}
+
+/// What to do about an SQLSTATE that is a common trap.
+pub fn hint(sqlstate: &str) -> Option<&'static str> {
+    match sqlstate {
+        "42501" => Some(
+            "grant the role: `grant eventloader_runtime to <user>` (as the owner of the schema)",
+        ),
+        "42P01" | "42883" | "3F000" => Some("run `eventloader migrate` first"),
+        "28P01" | "28000" => Some("check user and password of the database URL"),
+        "3D000" => Some("create the database first: `createdb <name>`"),
+        "53100" => {
+            Some("the disk of the database is full: make room, and everything goes on by itself")
         }
+        "53300" => Some("lower [database] max_connections, or raise the server's"),
+        "42P05" | "26000" | "08P01" => Some(
+            "a pooler such as PgBouncer is in the way, which does not keep prepared statements and session settings \
+             apart; connect to PostgreSQL directly, or use its session mode with ignore_startup_parameters = options",
+        ),
+        _ => None,
     }
 }
 

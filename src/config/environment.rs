@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Finding, Place};
 
@@ -86,6 +86,7 @@ impl fmt::Debug for Environment {
 /// What the environment alone decides: settings that are needed before, or without, a file.
 ///
 /// An empty variable counts as not set.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessConfig {
     /// `EVENTLOADER_DATA_DIR`: the directory of the embedded Postgres. Default `./.eventloader`.
@@ -101,6 +102,9 @@ pub struct ProcessConfig {
     /// `EVENTLOADER_NO_EMBEDDED`: a missing database URL is an error instead of starting the
     /// embedded Postgres. `1`, `true`, `yes`, `on` or `0`, `false`, `no`, `off`. Default off.
     pub no_embedded: bool,
+    /// Whether this is a container: `container` or `KUBERNETES_SERVICE_HOST` is set, as engines do, or the file is there
+    /// that they leave.
+    pub in_container: bool,
     /// `USER` or `LOGNAME`: who acts, for the audit log. Default `unknown`.
     pub user: String,
 }
@@ -119,6 +123,12 @@ impl ProcessConfig {
             search_path: environment.get_os("PATH").map(OsStr::to_os_string),
             no_color: environment.non_empty("NO_COLOR").is_some(),
             no_embedded: read_switch(environment, NO_EMBEDDED_VARIABLE)?,
+            in_container: ["container", "KUBERNETES_SERVICE_HOST"]
+                .into_iter()
+                .any(|name| environment.non_empty(name).is_some())
+                || ["/.dockerenv", "/run/.containerenv"]
+                    .iter()
+                    .any(|path| Path::new(path).exists()),
             user: ["USER", "LOGNAME"]
                 .into_iter()
                 .find_map(|name| environment.non_empty(name))

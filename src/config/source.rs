@@ -44,6 +44,14 @@ impl SourceKind {
             Self::File(_) => "file",
         }
     }
+
+    /// The host it is asked at; none for what is on this machine.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Http(api) => api.url.host_str(),
+            Self::File(_) => None,
+        }
+    }
 }
 
 /// A type that can be configured.

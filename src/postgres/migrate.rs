@@ -74,6 +74,66 @@ pub struct Migrated {
     pub version: i64,
 }
 
+/// What the schema lacks for this binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Nothing.
+    None {
+        /// The version the schema is at.
+        version: i64,
+    },
+    /// There is no schema yet.
+    All,
+    /// So many migrations.
+    Some {
+        /// How many.
+        count: usize,
+    },
+}
+
+/// Looks at what [`run`] would do, and whether this user may do it. Changes nothing.
+///
+/// # Errors
+///
+/// See [`SchemaError`].
+pub async fn pending(options: &PgConnectOptions) -> Result<Pending, SchemaError> {
+    let migrator = sqlx::migrate!();
+    let version = migrator.iter().map(|m| m.version).max().unwrap_or_default();
+    let options = pool::with_session_settings(options.clone());
+    let mut connection = options.connect().await.map_err(SchemaError::Unreadable)?;
+    let missing_count = count_missing(&migrator, &mut connection).await?;
+    let pending = match missing_count {
+        0 => Pending::None { version },
+        count if count == migrator.iter().count() => Pending::All,
+        count => Pending::Some { count },
+    };
+    if pending != (Pending::None { version }) {
+        may_migrate(pending == Pending::All, &mut connection).await?;
+    }
+    connection.close().await.map_err(SchemaError::Unreadable)?;
+    Ok(pending)
+}
+
+async fn may_migrate(is_new: bool, connection: &mut PgConnection) -> Result<(), SchemaError> {
+    let may: bool = sqlx::query_scalar(
+        "select coalesce(
+             has_schema_privilege(to_regnamespace('eventloader')::oid, 'create'),
+             has_database_privilege(current_database(), 'create'))",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(SchemaError::Unreadable)?;
+    if may {
+        return Ok(());
+    }
+    let (database, user) = names(connection).await?;
+    Err(if is_new {
+        SchemaError::NotAllowed { database, user }
+    } else {
+        SchemaError::NotOwner { user }
+    })
+}
+
 /// Held by whoever migrates. In the key space of two integers, so that it meets no announced append.
 const LOCK: &str = "select pg_advisory_lock(17740, 1)";
 

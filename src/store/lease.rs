@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sqlx::PgExecutor;
 
+use super::request_log::CycleEnd;
 use super::{StoreError, failed_to, interval};
 
 /// Extends a lease held under `epoch` by `ttl` from now. `false`: it was lost to another instance, for good.
@@ -25,4 +26,23 @@ pub async fn renew(
         .fetch_one(executor)
         .await
         .map_err(failed_to("renew the lease"))
+}
+
+/// Gives back a lease that no deposit or close ends, because its window was only probed.
+pub async fn release(
+    executor: impl PgExecutor<'_>,
+    end: CycleEnd<'_>,
+    epoch: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "select eventloader.end_cycle($1, $2, $3, clock_timestamp() - $4::interval, null, null, null)",
+    )
+    .bind(end.source_name)
+    .bind(end.owner)
+    .bind(epoch)
+    .bind(end.request_known_for.map(interval))
+    .execute(executor)
+    .await
+    .map_err(failed_to("give the lease back"))?;
+    Ok(())
 }

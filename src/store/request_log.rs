@@ -220,6 +220,38 @@ pub async fn lock(connection: &mut PgConnection, id: i64) -> Result<Option<Reque
     show(connection, id).await
 }
 
+/// Closes a reservation of ours before its request is sent: the answer is only looked at, and the window stays free to be
+/// asked again. The lease is kept.
+pub async fn record_probe(
+    executor: impl PgExecutor<'_>,
+    source_name: &str,
+    grant: &Grant,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "with lease as materialized (
+             select from eventloader.source_lease where source_name = $1 for update
+         ), closed as (
+             update eventloader.event_request_log r
+             set status = 'retried', closed_by = $4, error = 'asked by `eventloader check`, which keeps no answer',
+                 updated_at = clock_timestamp()
+             from lease
+             where r.id = $2 and r.token = $3
+             returning r.after_id
+         )
+         insert into eventloader.audit_log (actor, action, origin, detail)
+         select $4, 'probe source', $1, jsonb_build_object('request_id', $2, 'after_id', after_id) from closed",
+    )
+    .bind(source_name)
+    .bind(grant.request_id)
+    .bind(grant.token)
+    .bind(&actor.0)
+    .execute(executor)
+    .await
+    .map_err(failed_to("write a probe down"))?;
+    Ok(())
+}
+
 /// Frees the window of a locked request to be asked again, at once.
 pub async fn retry(
     connection: &mut PgConnection,

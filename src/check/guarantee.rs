@@ -1,0 +1,27 @@
+//! What holds for the events of each kind of source, in plain words.
+
+use super::{Finding, message, subject_of};
+use crate::config::{SourceConfig, SourceKind};
+use crate::loader::policy::OnFailure;
+
+/// The promise of one source, as one line.
+pub(super) fn finding(source: &SourceConfig) -> Finding {
+    let order = match &source.kind {
+        SourceKind::Http(_) => {
+            "every id it answers is stored once, in order; an id that becomes visible below one that was already answered \
+             is never asked for: that ids appear in order is the source's to promise"
+        }
+        SourceKind::File(_) => {
+            "every line whose newline is written is stored once, in order; ids have to increase from line to line"
+        }
+    };
+    let failure = match source.loading.on_failure {
+        OnFailure::Hold => {
+            "a request whose outcome is unknown is never repeated without an operator"
+        }
+        OnFailure::Retry => {
+            "a request whose outcome is unknown is repeated by itself, so the source may see a window up to 5 times"
+        }
+    };
+    Finding::new(message::PROMISE, subject_of(source.name.as_str()), format!("{order}; {failure}"))
+}

@@ -1,0 +1,59 @@
+//! What can be seen without network and database.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::{Finding, message, subject_of};
+use crate::config::{Config, SourceConfig, SourceKind};
+
+/// Files and sockets besides connections and requests: the log, the configuration, pipes.
+const OTHER_FILES: u64 = 64;
+
+pub(super) fn configuration(config: &Config) -> Finding {
+    let subject = "configuration";
+    let Some(path) = &config.path else {
+        return Finding::new(message::CONFIGURATION_MISSING, subject, "no file was found");
+    };
+    let path = path.display();
+    match config.sources.len() {
+        0 => Finding::new(message::NO_SOURCES, subject, format!("{path} has no sources")),
+        1 => Finding::new(message::CONFIGURATION_OK, subject, format!("{path} is right, 1 source")),
+        count => Finding::new(
+            message::CONFIGURATION_OK,
+            subject,
+            format!("{path} is right, {count} sources"),
+        ),
+    }
+}
+
+pub(super) fn limits(config: &Config) -> Option<Finding> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+    let requests = config.loader.concurrency.min(config.sources.len()) as u64;
+    let needed = requests + u64::from(config.database.max_connections) + OTHER_FILES;
+    (limit < needed).then(|| {
+        let what = format!("{limit} files and sockets may be open, {needed} can be needed");
+        Finding::new(message::OPEN_FILES_SCARCE, "machine", what)
+    })
+}
+
+pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
+    let subject = subject_of(source.name.as_str());
+    match &source.kind {
+        SourceKind::Http(_) => None,
+        SourceKind::File(file) => match File::open(&file.path) {
+            Ok(_) => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Some(Finding::new(message::FILE_MISSING, subject, missing(&file.path)))
+            }
+            Err(error) => {
+                let what = format!("{}: {error}", file.path.display());
+                Some(Finding::new(message::FILE_UNREADABLE, subject, what))
+            }
+        },
+    }
+}
+
+fn missing(path: &Path) -> String {
+    format!("{} is not there yet", path.display())
+}

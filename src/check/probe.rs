@@ -1,0 +1,231 @@
+//! Asks every source for one event, in its turn, and throws the answer away.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
+
+use super::database::Opened;
+use super::{Finding, message, subject_of};
+use crate::app::{self, AppError};
+use crate::config::{Config, ProcessConfig};
+use crate::database::is_localhost;
+use crate::event::Item;
+use crate::loader::cycle::{ClaimAnswer, Denial, Grant, Token};
+use crate::loader::{self, LoadedSource};
+use crate::mapping::check_order;
+use crate::source::{FailureClass, Page, SourceError};
+use crate::store::request_log::{self, ClaimRequest, CycleEnd};
+use crate::store::source::SourceStatus;
+use crate::store::{Actor, StoreError, lease};
+use crate::telemetry::chain;
+
+/// Sources asked at the same time.
+const AT_ONCE: usize = 16;
+/// How long a turn is waited for: longer than the spacing of most sources.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks whether it is our turn.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Asks all sources; findings by source name.
+pub(super) async fn all(
+    config: &Config,
+    process: &ProcessConfig,
+    opened: Option<&Opened>,
+    actor: &Actor,
+) -> HashMap<String, Vec<Finding>> {
+    let owner = loader::new_owner();
+    let mut clients = app::Clients::default();
+    let sources: Vec<_> = config
+        .sources
+        .iter()
+        .map(|source| {
+            let is_inside = process.in_container && source.kind.host().is_some_and(is_localhost);
+            let start_after = source.loading.start_after;
+            let loaded = app::load_source(source, &mut clients);
+            (source.name.as_str(), loaded, start_after, is_inside)
+        })
+        .collect();
+    stream::iter(sources)
+        .map(|(name, loaded, start_after, is_inside)| {
+            let owner = owner.as_str();
+            async move {
+                let finding = match loaded {
+                    Ok(source) => {
+                        let found = one(&source, start_after, opened, owner, actor).await;
+                        if is_inside { suspect_localhost(found) } else { found }
+                    }
+                    Err(error) => cannot_set_up(name, &error),
+                };
+                (name.to_owned(), vec![finding])
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await
+}
+
+/// A source at localhost, inside a container, that cannot be reached.
+fn suspect_localhost(found: Finding) -> Finding {
+    let is_failed = std::ptr::eq(found.message, message::SOURCE_FAILED);
+    if is_failed && found.what.starts_with("cannot connect") {
+        return Finding { message: message::LOCALHOST_IN_CONTAINER, ..found };
+    }
+    found
+}
+
+fn cannot_set_up(name: &str, error: &AppError) -> Finding {
+    Finding::new(message::SOURCE_FAILED, subject_of(name), chain(error))
+}
+
+async fn one(
+    source: &LoadedSource,
+    start_after: i64,
+    opened: Option<&Opened>,
+    owner: &str,
+    actor: &Actor,
+) -> Finding {
+    let subject = subject_of(&source.source_name);
+    let Some(opened) = opened else {
+        return Finding::new(message::SOURCE_NOT_ASKED, subject, "not asked");
+    };
+    let state = opened.states.as_ref().and_then(|states| states.get(&source.source_name));
+    let Some(state) = state else {
+        // Nothing has ever loaded it, so nobody else asks it.
+        return answered(source, start_after, &ask(source, start_after).await);
+    };
+    let pool = &opened.database.pool;
+    match take_turn(source, pool, owner).await {
+        Ok(Turn::Ours(grant)) => match probe(source, pool, owner, &grant, actor).await {
+            Ok(outcome) => answered(source, grant.after_id, &outcome),
+            Err(error) => Finding::new(message::RIGHTS_MISSING, subject, chain(&error)),
+        },
+        Ok(Turn::Denied(reason)) => denied(subject, reason, state),
+        Err(error) => Finding::new(message::RIGHTS_MISSING, subject, chain(&error)),
+    }
+}
+
+enum Turn {
+    Ours(Grant),
+    Denied(Denial),
+}
+
+/// Claims the source, as an instance would.
+async fn take_turn(
+    source: &LoadedSource,
+    pool: &sqlx::PgPool,
+    owner: &str,
+) -> Result<Turn, StoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let request = ClaimRequest {
+            source_name: &source.source_name,
+            owner,
+            token: Token::now_v7(),
+            limit: 1,
+            lease_ttl: source.settings.lease_ttl,
+            min_interval: source.settings.min_interval,
+            on_failure: source.settings.on_failure,
+        };
+        let (reason, wait) = match request_log::claim(pool, &request).await? {
+            ClaimAnswer::Granted(grant) => return Ok(Turn::Ours(grant)),
+            ClaimAnswer::Denied { reason, wait } => (reason, wait.unwrap_or(AGAIN)),
+        };
+        let passes = matches!(reason, Denial::Busy | Denial::Throttled);
+        if !passes || Instant::now() + wait.min(AGAIN) > deadline {
+            return Ok(Turn::Denied(reason));
+        }
+        tokio::time::sleep(wait.min(AGAIN)).await;
+    }
+}
+
+/// Writes down that the window is only probed, asks, and gives the lease back. Were it the other way round, a check that is
+/// killed half-way would leave a window that nobody knows the outcome of.
+async fn probe(
+    source: &LoadedSource,
+    pool: &sqlx::PgPool,
+    owner: &str,
+    grant: &Grant,
+    actor: &Actor,
+) -> Result<Result<Page, SourceError>, StoreError> {
+    let name = &source.source_name;
+    request_log::record_probe(pool, name, grant, actor).await?;
+    let ttl = source.settings.lease_ttl;
+    let renewals = async {
+        loop {
+            tokio::time::sleep(ttl / 3).await;
+            // A lost lease loses nothing: there is nothing to deposit.
+            drop(lease::renew(pool, name, owner, grant.epoch, ttl).await);
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = ask(source, grant.after_id) => outcome,
+        () = renewals => return Ok(Err(SourceError::unknown("not asked"))),
+    };
+    let was_sent = !matches!(&outcome, Err(error) if error.class == FailureClass::NotSent);
+    let end = CycleEnd {
+        source_name: name,
+        owner,
+        request_known_for: was_sent.then_some(Duration::ZERO),
+    };
+    lease::release(pool, end, grant.epoch).await?;
+    Ok(outcome)
+}
+
+async fn ask(source: &LoadedSource, after_id: i64) -> Result<Page, SourceError> {
+    let deadline = source.settings.deadline;
+    let page = tokio::time::timeout(deadline, source.source.fetch_events(after_id, 1))
+        .await
+        .unwrap_or_else(|_| {
+            Err(SourceError::unknown(format!("no answer within {} s", deadline.as_secs_f64())))
+        })?;
+    check_order(page.items.iter().filter_map(Item::id), after_id, 1)
+        .map_err(|error| SourceError::invalid_page(&error, page.body.clone()))?;
+    Ok(page)
+}
+
+fn answered(source: &LoadedSource, after_id: i64, outcome: &Result<Page, SourceError>) -> Finding {
+    let subject = subject_of(&source.source_name);
+    let page = match outcome {
+        Ok(page) => page,
+        Err(error) => return Finding::new(message::SOURCE_FAILED, subject, error.to_string()),
+    };
+    let what = match page.items.first() {
+        None => format!("answers: nothing new after id {after_id}"),
+        Some(Item::Good(event)) => {
+            let event_type = event.event_type.as_deref().unwrap_or(&source.source_name);
+            format!("answers: after id {after_id} comes id {}, of type {event_type}", event.id)
+        }
+        Some(Item::Bad(bad)) => {
+            format!("answers, and the next event would become a dead letter: {}", bad.reason)
+        }
+    };
+    Finding::new(message::SOURCE_OK, subject, what)
+}
+
+/// Why it is not our turn, in the words of `status`.
+fn denied(subject: String, reason: Denial, state: &SourceStatus) -> Finding {
+    let why = state.reason.as_deref().unwrap_or("no reason is recorded");
+    let remedy = state.remedy.as_ref().map(|command| format!("`{command}`"));
+    let (message, what) = match (reason, state.state.as_str()) {
+        (Denial::Paused, _) => (message::SOURCE_PAUSED, format!("paused: {why}")),
+        (Denial::Held, _) => (message::SOURCE_HELD, format!("held: {why}")),
+        (Denial::Missing, _) => {
+            (message::SOURCE_NAME_TAKEN, "is not registered under this name".to_owned())
+        }
+        (Denial::Busy | Denial::Throttled, "ok" | "throttled") => {
+            let owner = state.lease_owner.as_deref().unwrap_or("an instance");
+            let at = state.last_request_at.map(|at| at.to_rfc3339()).unwrap_or_default();
+            (message::SOURCE_IN_USE, format!("{owner} loads it, and last asked at {at}"))
+        }
+        (Denial::Busy | Denial::Throttled, other) => {
+            (message::SOURCE_BACKING_OFF, format!("{other}: {why}"))
+        }
+    };
+    let finding = Finding::new(message, subject, what);
+    match remedy {
+        Some(remedy) => finding.with_fix(remedy),
+        None => finding,
+    }
+}
