@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 
-.PHONY: help setup build run test lint fmt
+.PHONY: help setup build run test lint docs fmt
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,10 @@ lint: setup ## Check format, lints and docs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+docs: setup ## Write the pages anew that the program itself knows: docs/configuration.md, docs/check.md
+	$(CARGO) build --locked --quiet --bin eventloader
+	./scripts/docs.sh
 
 fmt: ## Format the code
 	$(CARGO) fmt

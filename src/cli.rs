@@ -1,7 +1,9 @@
 //! The command line: one file per command. Says what was done on standard output, what went wrong on standard error.
 
 mod check;
+mod config;
 mod dead_letters;
+mod init;
 mod migrate;
 mod output;
 mod requests;
@@ -79,6 +81,11 @@ enum Command {
     /// What was refused: list, show, replay and discard
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Write a commented configuration file to begin with
+    Init(init::Init),
+    /// The configuration: what can be set, and what is
+    #[command(subcommand)]
+    Config(config::Config),
 }
 
 /// Why a command failed, as an exit code and a message.
@@ -224,6 +231,12 @@ fn start(cli: Cli) -> Result<(), Failure> {
     // Several TLS providers may be in the tree; without this choice the first handshake would panic.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let environment = Environment::from_process();
+    let request =
+        LoadRequest { config_flag: cli.global.config, database_url_flag: cli.global.database_url };
+    let output = Output::default();
+    if let Some(answer) = answer_at_once(&cli.command, &request, &environment, &output) {
+        return answer;
+    }
     let mut process = ProcessConfig::from_environment(&environment)?;
     process.no_embedded |= cli.global.no_embedded;
     // Commands other than `run` answer on standard output; their log lines would only be in the way.
@@ -231,9 +244,6 @@ fn start(cli: Cli) -> Result<(), Failure> {
     let default_level = if quiet { "warn" } else { INFO };
     let level = cli.global.log_level.as_deref().unwrap_or(default_level);
     telemetry::start(cli.global.log_format, level, !process.no_color).map_err(Failure::usage)?;
-    let request =
-        LoadRequest { config_flag: cli.global.config, database_url_flag: cli.global.database_url };
-    let output = Output::default();
     let config = match (Config::load(&request, &environment), &cli.command) {
         (Err(error), Command::Check(command)) => return command.wrong(&error, &output),
         (loaded, _) => loaded?,
@@ -246,6 +256,21 @@ fn start(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(dispatch(cli.command, &context))
 }
 
+/// What can be answered whatever is wrong with the configuration.
+fn answer_at_once(
+    command: &Command,
+    request: &LoadRequest,
+    environment: &Environment,
+    output: &Output,
+) -> Option<Result<(), Failure>> {
+    match command {
+        Command::Init(command) => Some(command.run(output)),
+        Command::Config(command) => Some(command.run(request, environment, output)),
+        Command::Check(command) => command.explain(output),
+        _ => None,
+    }
+}
+
 async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Run(command) => command.run(context).await,
@@ -256,6 +281,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Sources(command) => command.run(context).await,
         Command::Requests(command) => command.run(context).await,
         Command::DeadLetters(command) => command.run(context).await,
+        Command::Init(_) | Command::Config(_) => unreachable!("answered at once"),
     }
 }
 

@@ -20,9 +20,12 @@ mod masking;
 mod overrides;
 mod pointer;
 mod reader;
-
+mod recording;
+pub(crate) mod reference;
 mod sections;
 mod setting;
+mod shape;
+pub(crate) mod shown;
 mod size;
 mod snippet;
 mod source;
@@ -40,6 +43,7 @@ use toml::de::DeTable;
 use document::{Chosen, Document};
 use overrides::Overrides;
 use reader::{Reading, TableReader};
+use recording::{Purpose, Record, Recording};
 
 pub use difference::Difference;
 pub use environment::{Environment, ProcessConfig};
@@ -90,15 +94,23 @@ impl Config {
     /// A named file cannot be read, or anything in the file or the environment is wrong; the error
     /// holds all that was found.
     pub fn load(request: &LoadRequest, environment: &Environment) -> Result<Self, ConfigError> {
+        Self::load_recording(request, environment, Purpose::Load).map(|(config, _)| config)
+    }
+
+    fn load_recording(
+        request: &LoadRequest,
+        environment: &Environment,
+        purpose: Purpose,
+    ) -> Result<(Self, Vec<Record>), ConfigError> {
         let flag = request.database_url_flag.as_ref();
-        match document::read_chosen(choose_file(request, environment))? {
-            Some((path, text)) => {
-                let mut config = Self::parse(&path, &text, flag, environment)?;
-                config.path = Some(path);
-                Ok(config)
-            }
-            None => Self::parse(Path::new(""), "", flag, environment),
-        }
+        let chosen = document::read_chosen(choose_file(request, environment))?;
+        let (path, text) = match &chosen {
+            Some((path, text)) => (path.as_path(), text.as_str()),
+            None => (Path::new(""), ""),
+        };
+        let (mut config, records) = Self::parse(path, text, flag, environment, purpose)?;
+        config.path = chosen.map(|(path, _)| path);
+        Ok((config, records))
     }
 
     /// Checks the text of a file. `path` is what messages call it and where relative paths begin.
@@ -107,7 +119,8 @@ impl Config {
         text: &str,
         database_url_flag: Option<&SecretString>,
         environment: &Environment,
-    ) -> Result<Self, ConfigError> {
+        purpose: Purpose,
+    ) -> Result<(Self, Vec<Record>), ConfigError> {
         let (root, errors) = DeTable::parse_recoverable(text);
         let masks = masking::masks(root.get_ref(), text);
         let document = Document::new(path, text, masks);
@@ -122,12 +135,30 @@ impl Config {
             environment,
             overrides: Overrides::new(environment, database_url_flag),
             findings: RefCell::new(syntax),
+            recording: Recording::new(purpose),
         };
         let mut config = Self::read(TableReader::root(&reading, root.get_ref()));
         config.fingerprints = Fingerprints::of(root.get_ref());
         let mut findings = reading.findings.into_inner();
         findings.extend(reading.overrides.into_findings());
-        ConfigError::from_findings(findings).map_or(Ok(config), Err)
+        let records = reading.recording.into_records();
+        ConfigError::from_findings(findings).map_or(Ok((config, records)), Err)
+    }
+
+    /// Every key that is read, with what it takes; those of a source once for each type, below `sources.TYPE`.
+    fn describe() -> Vec<Record> {
+        let environment = Environment::default();
+        let reading = Reading {
+            document: Document::new(Path::new(""), "", Vec::new()),
+            environment: &environment,
+            overrides: Overrides::new(&environment, None),
+            findings: RefCell::default(),
+            recording: Recording::new(Purpose::Describe),
+        };
+        let nothing = DeTable::new();
+        drop(Self::read(TableReader::root(&reading, &nothing)));
+        source::read_types(&TableReader::root(&reading, &nothing).absent("sources"));
+        reading.recording.into_records()
     }
 
     fn read(mut root: TableReader<'_>) -> Self {

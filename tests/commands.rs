@@ -1,5 +1,6 @@
 //! Every command: what it does, what it prints, how it ends.
 
+mod config;
 mod dead_letters;
 mod requests;
 mod retry_worker;

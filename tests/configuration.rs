@@ -63,7 +63,10 @@ async fn without_a_file_commands_work_and_run_says_what_is_missing() {
     assert_eq!(status.code, Some(0), "{status:?}");
     assert_refused(
         &program.run(&["run"]).await,
-        &["no sources to load: no configuration file was found", "hint: name a file with --config"],
+        &[
+            "no sources to load: no configuration file was found",
+            "hint: name a file with --config; `eventloader init`",
+        ],
     );
     // Moving needs no source.
     assert_eq!(program.run(&["retry-worker", "--once"]).await.code, Some(0));

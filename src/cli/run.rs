@@ -24,9 +24,7 @@ impl Run {
                 code: super::CONFIGURATION,
                 ..Failure::new(format!("no sources to load: {place}"))
             }
-            .with_hint(
-                "name a file with --config; examples/quickstart.toml is one to begin with",
-            ));
+            .with_hint("name a file with --config; `eventloader init` writes one to begin with"));
         }
         let reread = || context.reread();
         Ok(app::run(&context.config, &context.process, &self.only, &reread).await?)

@@ -127,6 +127,11 @@ impl Pace {
 /// same table has to agree with it.
 fn read_max_idle(table: &mut TableReader<'_>, default: Duration, min: Duration) -> Duration {
     let Some(read) = table.read("max_idle", |s| s.duration(MAX_IDLES)) else {
+        if default < min {
+            table.settle("max_idle", "default, raised to min_interval", || {
+                format!("{:?}", duration::format(min))
+            });
+        }
         return default.max(min);
     };
     if read.value < min {

@@ -1,39 +1,14 @@
 //! Which values may be shown: those of the known harmless keys, and no others.
 //!
-//! A misspelt key could be any key, so the list says what is harmless, not what is secret.
+//! A misspelt key could be any key, so what is harmless is what `reference/keys.rs` says so of, everywhere it stands.
 
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::interpolate;
+use super::{interpolate, reference};
 
-const HARMLESS_SECTIONS: &[&str] =
-    &["database", "loader", "retry_worker", "storage", "admin", "sources"];
-const HARMLESS_KEYS: &[&str] = &[
-    "batch_size",
-    "concurrency",
-    "event_type",
-    "id",
-    "items",
-    "lease_ttl",
-    "listen",
-    "max_attempts",
-    "max_connections",
-    "max_event_bytes",
-    "max_idle",
-    "max_page_bytes",
-    "message_id",
-    "min_interval",
-    "occurred_at",
-    "on_failure",
-    "path",
-    "payload",
-    "start_after",
-    "timeout",
-    "type",
-];
 const SECRET_WORDS: &[&str] =
     &["secret", "token", "password", "passwd", "credential", "authorization", "key", "auth"];
 
@@ -47,11 +22,11 @@ pub(super) fn is_harmless<S: AsRef<str>>(path: &[S]) -> bool {
 }
 
 fn is_section(name: &str) -> bool {
-    HARMLESS_SECTIONS.contains(&name)
+    reference::has_section(name)
 }
 
 fn is_harmless_key(name: &str) -> bool {
-    HARMLESS_KEYS.contains(&name)
+    reference::is_harmless(name)
 }
 
 /// Whether an environment variable holds a secret, judged by its name.
@@ -92,25 +67,25 @@ fn mask_table<'t>(
     }
 }
 
-/// Masks a value but its quotes and the names of the variables it is filled from.
 fn mask_value(value: &Spanned<DeValue<'_>>, text: &str, masks: &mut Vec<Range<usize>>) {
-    let span = value.span();
-    let Some(raw) = text.get(span.clone()) else { return };
-    let quoted = raw.len() >= 2 && raw.starts_with(['"', '\'']);
-    let (mut at, end) =
-        if quoted { (span.start + 1, span.end - 1) } else { (span.start, span.end) };
-    let start = at;
-    for reference in interpolate::plain_references(&text[start..end]) {
-        push_unless_empty(masks, at..start + reference.start);
-        at = start + reference.end;
-    }
-    push_unless_empty(masks, at..end);
+    let Range { start, end } = value.span();
+    let Some(raw) = text.get(start..end) else { return };
+    masks.extend(masks_of_value(raw).into_iter().map(|mask| start + mask.start..start + mask.end));
 }
 
-fn push_unless_empty(masks: &mut Vec<Range<usize>>, range: Range<usize>) {
-    if !range.is_empty() {
-        masks.push(range);
+/// All of a value, as it stands in the file, but its quotes and the names of the variables it is filled from.
+pub(super) fn masks_of_value(raw: &str) -> Vec<Range<usize>> {
+    let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| raw.starts_with(quote));
+    let quote = quote.filter(|quote| raw.len() >= 2 * quote.len()).map_or(0, str::len);
+    let (mut at, end) = (quote, raw.len() - quote);
+    let mut masks = Vec::new();
+    for reference in interpolate::plain_references(&raw[quote..end]) {
+        masks.push(at..quote + reference.start);
+        at = quote + reference.end;
     }
+    masks.push(at..end);
+    masks.retain(|mask| !mask.is_empty());
+    masks
 }
 
 /// Whether the text before a line ends in a table whose keys we know, judged without parsing it.

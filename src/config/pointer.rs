@@ -2,9 +2,11 @@
 
 use super::error::Problem;
 use super::setting::Setting;
+use super::shape::Form;
 use crate::mapping::{Pointer, PointerError};
 
 const EXPECTED: &str = "a JSON pointer: \"\" for the whole, or steps that begin with \"/\"";
+const FORM: Form = Form { name: "a JSON pointer", pattern: "^(/([^~]|~[01])*)?$" };
 
 /// Checks the form of a pointer, and guesses what was meant by one of another notation.
 pub(super) fn parse_pointer(text: &str) -> Result<Pointer, Problem> {
@@ -34,7 +36,7 @@ pub(super) fn parse_pointer(text: &str) -> Result<Pointer, Problem> {
 
 /// Converts a setting into a pointer.
 pub(super) fn json_pointer(setting: &Setting<'_>) -> Result<Pointer, Problem> {
-    let text = setting.text_expected(EXPECTED)?;
+    let text = setting.text_of(&FORM)?;
     parse_pointer(&text.value).map_err(|problem| text.refuse(problem))
 }
 

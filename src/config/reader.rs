@@ -4,7 +4,7 @@
 //! remembers which keys exist, and reports what is left over. Problems are collected, never
 //! returned: reading goes on with the default, and the caller gets all of them at the end.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -14,25 +14,10 @@ use super::document::Document;
 use super::environment::Environment;
 use super::error::{Finding, Place, Problem};
 use super::overrides::Overrides;
+use super::recording::{ANY_KEY, Purpose, Record, Recording, Stated, StatedBy};
 use super::setting::{self, Raw, Setting};
-use super::{masking, suggest};
-
-/// Keys that people write in the wrong table, and where they belong.
-const HOMES: &[(&str, &str)] = &[
-    ("concurrency", "[loader] (it counts requests of the whole instance)"),
-    ("max_connections", "[database]"),
-    ("max_attempts", "[retry_worker]"),
-    ("listen", "[admin]"),
-    ("batch_size", "[loader], [retry_worker] or [sources.NAME]"),
-    ("min_interval", "[loader] or [sources.NAME]"),
-    ("lease_ttl", "[loader] or [sources.NAME]"),
-    ("max_idle", "[loader] or [sources.NAME]"),
-    ("on_failure", "[sources.NAME]"),
-    ("start_after", "[sources.NAME]"),
-    ("timeout", "[sources.NAME]"),
-    ("max_event_bytes", "[sources.NAME]"),
-    ("max_page_bytes", "[sources.NAME]"),
-];
+use super::shape::Shape;
+use super::{masking, reference, shown, suggest};
 
 /// Sections of the design that this version does not read yet.
 const LATER_SECTIONS: &[&str] =
@@ -44,6 +29,7 @@ pub(super) struct Reading<'a> {
     pub(super) environment: &'a Environment,
     pub(super) overrides: Overrides<'a>,
     pub(super) findings: RefCell<Vec<Finding>>,
+    pub(super) recording: Recording,
 }
 
 impl Reading<'_> {
@@ -108,10 +94,21 @@ impl<'a> TableReader<'a> {
     /// Reads an inner table; an empty one where it is absent or no table.
     pub(super) fn table(&mut self, key: &'static str) -> Self {
         self.taken.push(key);
+        self.reading.recording.add(|| Record {
+            path: self.path_to(key),
+            shape: Some(Shape::Table),
+            required: false,
+            stated: None,
+        });
         match self.entry(key) {
             Some((span, value)) => self.inner(key, span, value),
-            None => self.child(key, self.span.clone(), None),
+            None => self.absent(key),
         }
+    }
+
+    /// An inner table that the file does not have.
+    pub(super) fn absent(&self, key: &str) -> Self {
+        self.child(key, self.span.clone(), None)
     }
 
     /// Reads one of the tables that [`Self::entries`] named.
@@ -135,8 +132,11 @@ impl<'a> TableReader<'a> {
     }
 
     fn child(&self, key: &str, span: Range<usize>, table: Option<&'a DeTable<'a>>) -> Self {
-        let path = self.path.iter().cloned().chain([key.to_owned()]).collect();
-        Self { reading: self.reading, path, span, table, taken: Vec::new() }
+        Self { reading: self.reading, path: self.path_to(key), span, table, taken: Vec::new() }
+    }
+
+    fn path_to(&self, key: &str) -> Vec<String> {
+        self.path.iter().cloned().chain([key.to_owned()]).collect()
     }
 
     /// Whether the file has this table. What only the environment sets does not count.
@@ -191,6 +191,7 @@ impl<'a> TableReader<'a> {
     ) -> Option<Read<T>> {
         let findings_before = self.reading.findings.borrow().len();
         let read = self.read(key, convert);
+        self.reading.recording.amend(&self.path_to(key), |record| record.required = true);
         if read.is_none() && self.reading.findings.borrow().len() == findings_before {
             self.report(key, Problem::new("missing").help(help));
         }
@@ -204,15 +205,23 @@ impl<'a> TableReader<'a> {
         in_file: Option<&'a Spanned<DeValue<'a>>>,
         convert: impl FnOnce(&Setting<'_>) -> Result<T, Problem>,
     ) -> Option<Read<T>> {
-        let path: Vec<String> = self.path.iter().cloned().chain([key.to_owned()]).collect();
+        let path = self.path_to(key);
         let dotted = dotted(&path);
-        let given = self.reading.overrides.find(&path, &dotted);
-        let (origin, raw) = given
-            .map(|given| (Origin::Given(given.place), Raw::Given(given.text)))
-            .or_else(|| in_file.map(|v| (Origin::File(v.span()), Raw::File(v.get_ref()))))?;
+        let Some((origin, raw)) = self.strongest(&path, &dotted, in_file) else {
+            self.reading.recording.add(|| Record {
+                path,
+                shape: None,
+                required: false,
+                stated: None,
+            });
+            return None;
+        };
         let harmless = masking::is_harmless(&path);
-        let setting = Setting { environment: self.reading.environment, harmless, raw };
-        match convert(&setting) {
+        let environment = self.reading.environment;
+        let setting = Setting { environment, harmless, raw, shape: OnceCell::new() };
+        let converted = convert(&setting);
+        self.reading.recording.add(|| self.record(path, &setting, &origin));
+        match converted {
             Ok(value) => Some(Read { value, origin }),
             Err(problem) => {
                 self.reading.report(&origin, &dotted, problem);
@@ -221,8 +230,54 @@ impl<'a> TableReader<'a> {
         }
     }
 
+    /// The value that comes before all others, if any.
+    fn strongest(
+        &self,
+        path: &[String],
+        dotted: &str,
+        in_file: Option<&'a Spanned<DeValue<'a>>>,
+    ) -> Option<(Origin, Raw<'a>)> {
+        if self.reading.recording.is(Purpose::Describe) {
+            return Some((Origin::File(0..0), Raw::Probe));
+        }
+        let given = self.reading.overrides.find(path, dotted);
+        given
+            .map(|given| (Origin::Given(given.place), Raw::Given(given.text)))
+            .or_else(|| in_file.map(|v| (Origin::File(v.span()), Raw::File(v.get_ref()))))
+    }
+
+    fn record(&self, path: Vec<String>, setting: &Setting<'_>, origin: &Origin) -> Record {
+        let document = &self.reading.document;
+        let shape = setting.shape.get().cloned();
+        let stated = match (origin, &setting.raw) {
+            (Origin::File(span), Raw::File(_)) => Some(Stated {
+                literal: shown::literal_in_file(document, span, setting),
+                filled: shown::filled(setting),
+                origin: StatedBy::Given(document.place(span.start)),
+            }),
+            (Origin::Given(place), Raw::Given(text)) => Some(Stated {
+                literal: shown::literal_given(text, setting.harmless, shape.as_ref()),
+                filled: None,
+                origin: StatedBy::Given(place.clone()),
+            }),
+            _ => None,
+        };
+        Record { path, shape, required: false, stated }
+    }
+
+    /// Says what a key comes to that was not set and is not at its usual default either; `literal` as in the file.
+    pub(super) fn settle(&self, key: &str, reason: &'static str, literal: impl FnOnce() -> String) {
+        self.reading.recording.amend(&self.path_to(key), |record| {
+            let origin = StatedBy::Rule(reason);
+            record.stated = Some(Stated { literal: literal(), filled: None, origin });
+        });
+    }
+
     /// Keys of this table that only the environment gives, as they stand in the variables.
     pub(super) fn keys_from_environment(&self) -> Vec<String> {
+        if self.reading.recording.is(Purpose::Describe) {
+            return vec![ANY_KEY.to_owned()];
+        }
         self.reading.overrides.free_keys(&self.path)
     }
 
@@ -233,8 +288,7 @@ impl<'a> TableReader<'a> {
 
     /// Reports a problem of a key where its value stands.
     pub(super) fn report_at(&self, origin: &Origin, key: &str, problem: Problem) {
-        let path: Vec<String> = self.path.iter().cloned().chain([key.to_owned()]).collect();
-        self.reading.report(origin, &dotted(&path), problem);
+        self.reading.report(origin, &dotted(&self.path_to(key)), problem);
     }
 
     /// Reports a problem of a key at the key itself.
@@ -273,17 +327,16 @@ impl<'a> TableReader<'a> {
                 .help("take it out of the file");
         }
         let problem = Problem::new(format!("unknown {kind}"));
-        let home = HOMES.iter().find(|(name, _)| *name == key);
         if let Some(meant) = suggest::nearest(key, self.taken.iter().copied()) {
             return problem.help(format!("did you mean `{meant}`?"));
         }
-        match home {
-            Some((_, home)) => problem.help(format!("it belongs in {home}")),
+        match reference::home(key) {
+            Some(home) if !is_table => problem.help(format!("it belongs in {home}")),
             None if top && !is_table => problem.help(format!(
                 "keys stand in a section; the sections are {}",
                 suggest::list(self.taken.iter().copied())
             )),
-            None => problem.help(format!("{all} {}", suggest::list(self.taken.iter().copied()))),
+            _ => problem.help(format!("{all} {}", suggest::list(self.taken.iter().copied()))),
         }
     }
 
@@ -293,7 +346,7 @@ impl<'a> TableReader<'a> {
 }
 
 /// A path as TOML writes it: `sources."my shop".timeout`.
-fn dotted(path: &[String]) -> String {
+pub(super) fn dotted(path: &[String]) -> String {
     let bare = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
     };

@@ -8,6 +8,7 @@ use url::Url;
 use super::error::Problem;
 use super::reader::TableReader;
 use super::setting::Setting;
+use super::shape::Form;
 
 /// `[database]`: the Postgres that coordinates, and by default also keeps the events.
 #[derive(Debug, Clone)]
@@ -53,9 +54,16 @@ impl StorageConfig {
     }
 }
 
+const POSTGRES_URL: Form = Form {
+    name: "a PostgreSQL URL",
+    pattern: r"^\s*$|^\s*[Pp][Oo][Ss][Tt][Gg][Rr][Ee][Ss]([Qq][Ll])?:",
+};
+const LISTEN_ADDRESS: Form =
+    Form { name: "an IP address and a port", pattern: r"^[0-9.]+:[0-9]+$|^\[.+\]:[0-9]+$" };
+
 /// Checks a database URL; its text is never shown, as it may hold a password.
 fn postgres_url(setting: &Setting<'_>) -> Result<Option<SecretString>, Problem> {
-    let text = setting.text()?;
+    let text = setting.text_of(&POSTGRES_URL)?;
     let value = text.value.trim();
     if value.is_empty() {
         return Ok(None);
@@ -127,7 +135,7 @@ impl AdminConfig {
 }
 
 fn listen_address(setting: &Setting<'_>) -> Result<SocketAddr, Problem> {
-    let text = setting.text()?;
+    let text = setting.text_of(&LISTEN_ADDRESS)?;
     text.value.parse().map_err(|_| {
         let problem = text.refuse(
             Problem::new("not an address").expected("an IP address and a port: \"127.0.0.1:8080\""),

@@ -1,5 +1,6 @@
 //! One value, from the file or from outside it, and its conversions.
 
+use std::cell::OnceCell;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use toml::de::DeValue;
 
 use super::environment::Environment;
 use super::error::Problem;
+use super::shape::{Form, Shape};
+use super::shown::MASK;
 use super::{duration, interpolate, masking, size, suggest};
 
 /// A value that has not been converted yet.
@@ -16,6 +19,8 @@ pub(super) struct Setting<'a> {
     /// Whether the value may stand in a message.
     pub(super) harmless: bool,
     pub(super) raw: Raw<'a>,
+    /// What the conversion accepts, as far as it said so.
+    pub(super) shape: OnceCell<Shape>,
 }
 
 /// A value as it was found.
@@ -24,6 +29,8 @@ pub(super) enum Raw<'a> {
     File(&'a DeValue<'a>),
     /// In a variable or a flag; taken literally, never interpolated.
     Given(String),
+    /// Nowhere: only what the conversion accepts is wanted.
+    Probe,
 }
 
 /// A string value with its references filled in.
@@ -42,18 +49,37 @@ impl Text {
 }
 
 impl Setting<'_> {
+    /// Notes what is accepted. The first note counts: a conversion speaks before those it stands on.
+    pub(super) fn note(&self, shape: impl FnOnce() -> Shape) {
+        self.shape.get_or_init(shape);
+    }
+
     /// A string, interpolated.
     pub(super) fn text(&self) -> Result<Text, Problem> {
         self.text_expected("a string")
     }
 
+    /// A string of a certain form, which the caller checks.
+    pub(super) fn text_of(&self, form: &'static Form) -> Result<Text, Problem> {
+        self.note(|| Shape::Text(Some(form)));
+        self.text_expected(form.name)
+    }
+
     /// A string, interpolated, where another type is answered with what is expected.
     pub(super) fn text_expected(&self, expected: &str) -> Result<Text, Problem> {
+        self.note(|| Shape::Text(None));
         match &self.raw {
+            Raw::Probe => Err(Problem::new("nothing")),
             Raw::Given(text) => {
                 let shown = self.harmless.then(|| format!("{text:?}"));
                 Ok(Text { value: text.clone(), shown })
             }
+            Raw::File(DeValue::String(text)) if !self.harmless && text.contains(MASK) => Err(
+                Problem::new(format!("found {MASK}, which stands for a value that is not shown"))
+                    .pointing_at(MASK)
+                    .expected(expected)
+                    .help("put in the value itself, or ${NAME} for one of the environment"),
+            ),
             Raw::File(DeValue::String(text)) => {
                 let filled = interpolate::fill(text, self.environment)?;
                 let secret = filled.variables.iter().any(|name| masking::is_secret_variable(name));
@@ -75,6 +101,7 @@ impl Setting<'_> {
         T: TryFrom<i64> + PartialOrd + Copy + Display,
     {
         let (low, high) = (*range.start(), *range.end());
+        self.note(|| Shape::Integer { low: low.to_string(), high: high.to_string() });
         let expected = format!("a whole number from {low} to {high}");
         let (digits, number) = self.whole_number(&expected)?;
         let Some(number) = number else {
@@ -122,6 +149,7 @@ impl Setting<'_> {
 
     /// A duration in a range.
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration, Problem> {
+        self.note(|| Shape::duration(&range));
         let (low, high) = (duration::format(*range.start()), duration::format(*range.end()));
         let expected = format!("a duration from \"{low}\" to \"{high}\"");
         let bare_number = match &self.raw {
@@ -146,6 +174,7 @@ impl Setting<'_> {
 
     /// A size in bytes in a range.
     pub(super) fn size(&self, range: RangeInclusive<u64>) -> Result<usize, Problem> {
+        self.note(|| Shape::size(&range));
         let (low, high) = (size::format(*range.start()), size::format(*range.end()));
         let expected = format!("a size from \"{low}\" to \"{high}\"");
         let text = match &self.raw {
@@ -170,6 +199,7 @@ impl Setting<'_> {
     /// One of a few words.
     pub(super) fn one_of<T: Copy>(&self, words: &[(&'static str, T)]) -> Result<T, Problem> {
         let names = || words.iter().map(|(name, _)| *name);
+        self.note(|| Shape::Word(names().collect()));
         let expected = format!("one of {}", suggest::list(names()));
         let text = self.text_expected(&expected)?;
         if let Some((_, value)) = words.iter().find(|(name, _)| *name == text.value) {

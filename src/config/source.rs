@@ -14,6 +14,7 @@ pub use name::{SourceName, SourceNameError};
 use super::error::Problem;
 use super::loading::{LoaderConfig, Loading};
 use super::reader::TableReader;
+use super::shape::Shape;
 use super::suggest;
 
 /// One source.
@@ -94,6 +95,16 @@ pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<
     sources
 }
 
+/// Reads one absent source of each type, for what its keys are.
+pub(super) fn read_types(table: &TableReader<'_>) {
+    for source_type in TYPES {
+        let mut source = table.absent(source_type.name);
+        read_type(&mut source);
+        (source_type.read)(&mut source);
+        Loading::read(&mut source, &LoaderConfig::default());
+    }
+}
+
 fn read_one(
     key: &str,
     mut table: TableReader<'_>,
@@ -105,12 +116,13 @@ fn read_one(
             .expected("1 to 190 bytes of printable text without spaces around it");
         table.report_table(problem.help("rename the source"));
     }
+    let source_type = read_type(&mut table);
+    let kind = source_type.map(|source_type| (source_type.read)(&mut table));
     let loading = Loading::read(&mut table, defaults);
-    let Some(source_type) = read_type(&mut table) else {
+    let Some(kind) = kind else {
         table.abandon();
         return None;
     };
-    let kind = (source_type.read)(&mut table);
     table.finish();
     Some(SourceConfig { name: name.ok()?, loading, kind: kind? })
 }
@@ -125,6 +137,7 @@ fn read_type(table: &mut TableReader<'_>) -> Option<SourceType> {
     };
     let missing = !table.has("type");
     let read = table.require("type", &help, |setting| {
+        setting.note(|| Shape::Word(names().collect()));
         let text = setting.text()?;
         let wanted = text.value.as_str();
         if let Some(source_type) = TYPES.iter().find(|source_type| source_type.name == wanted) {

@@ -13,7 +13,15 @@ fn environment(more: &[(&str, &str)]) -> Environment {
 }
 
 fn parse(text: &str, more: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    Config::parse(Path::new("eventloader.toml"), text, None, &environment(more))
+    let path = Path::new("eventloader.toml");
+    let (config, _) = Config::parse(path, text, None, &environment(more), Purpose::Load)?;
+    let refusals = reference::tests::refusals(text);
+    assert_eq!(
+        refusals,
+        Vec::<String>::new(),
+        "what is accepted, the schema has to accept: {text}"
+    );
+    Ok(config)
 }
 
 fn findings(text: &str, more: &[(&str, &str)]) -> Vec<Finding> {

@@ -19,11 +19,18 @@ async fn wrong_usage_exits_with_2_before_anything_is_opened() {
         (&["dead-letters", "discard"], "<IDS>"),
         (&["dead-letters", "list", "--kind", "letter"], "projection"),
         (&["dead-letters", "show", "1", "--body", "--json"], "cannot be used with"),
+        (&["config", "show", "all"], "unexpected argument"),
+        (&["init", "a.toml", "--stdout"], "cannot be used with"),
         (&["status", "--log-level", "loud=very"], "use error, warn, info, debug or trace"),
     ] {
         assert_fails(&program.run(arguments).await, 2, &[said]);
     }
 }
+
+#[rustfmt::skip]
+const COMMANDS: &[&str] = &[
+    "run", "retry-worker", "migrate", "status", "sources", "requests", "dead-letters", "init", "config",
+];
 
 #[tokio::test]
 async fn every_command_explains_itself() {
@@ -31,9 +38,7 @@ async fn every_command_explains_itself() {
     let help = program.run(&["--help"]).await;
     assert_eq!(help.code, Some(0));
     assert!(help.stdout.contains("Exit codes: 0 done; 1 failed; 2 wrong usage; 69"), "{help:?}");
-    for command in
-        ["run", "retry-worker", "migrate", "status", "sources", "requests", "dead-letters"]
-    {
+    for command in COMMANDS {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {help:?}");
         let help = program.run(&[command, "--help"]).await;
         assert_eq!(help.code, Some(0), "{command}");

@@ -6,6 +6,7 @@ use super::item::{read_mapping, read_max_page_bytes};
 use crate::config::error::Problem;
 use crate::config::reader::TableReader;
 use crate::config::setting::Setting;
+use crate::config::shape::Form;
 use crate::mapping::Mapping;
 
 /// A file of newline-delimited JSON, followed as it grows.
@@ -32,8 +33,10 @@ impl FileConfig {
     }
 }
 
+const PATH: Form = Form { name: "a path", pattern: r"^([^~]|~[^/])" };
+
 fn file_path(setting: &Setting<'_>, base: &Path) -> Result<PathBuf, Problem> {
-    let text = setting.text()?;
+    let text = setting.text_of(&PATH)?;
     if text.value.is_empty() || text.value.contains('\0') {
         return Err(text.refuse(Problem::new("not a path")).expected("the path of a file"));
     }

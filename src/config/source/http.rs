@@ -12,10 +12,13 @@ use crate::config::error::Problem;
 use crate::config::pointer::json_pointer;
 use crate::config::reader::TableReader;
 use crate::config::setting::Setting;
+use crate::config::shape::Form;
 use crate::mapping::{Mapping, Pointer};
 
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_mins(10);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+const HTTP_URL: Form =
+    Form { name: "an http or https URL", pattern: r"^\s*[Hh][Tt][Tt][Pp][Ss]?://" };
 /// Parameters that every request sets itself.
 const OWN_PARAMETERS: &[&str] = &["after_id", "limit"];
 
@@ -78,7 +81,7 @@ impl fmt::Debug for HttpConfig {
 }
 
 fn http_url(setting: &Setting<'_>) -> Result<Url, Problem> {
-    let text = setting.text()?;
+    let text = setting.text_of(&HTTP_URL)?;
     let refuse =
         |reason: &str| text.refuse(Problem::new(reason).expected("an http:// or https:// URL"));
     let value = text.value.trim();
@@ -115,10 +118,10 @@ fn read_headers(table: &TableReader<'_>) -> Vec<(String, SecretString)> {
     }
     for key in table.keys_from_environment() {
         let name = key.to_ascii_lowercase().replace('_', "-");
-        let Some(read) = table.convert(&key, None, header_value) else { continue };
+        let Some(read) = table.convert(&name, None, header_value) else { continue };
         match check_header_name(&name, &headers) {
             Ok(()) => headers.push((name, read.value)),
-            Err(problem) => table.report_at(&read.origin, &key, problem),
+            Err(problem) => table.report_at(&read.origin, &name, problem),
         }
     }
     headers

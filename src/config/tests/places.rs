@@ -65,10 +65,13 @@ fn the_database_url_flag_is_checked_and_never_shown() {
     };
     let path = Path::new("x");
     let flag = request.database_url_flag.as_ref();
-    let message = Config::parse(path, "", flag, &environment(&[])).unwrap_err().to_string();
+    let refuse = |text, flag| {
+        Config::parse(path, text, flag, &environment(&[]), Purpose::Load).unwrap_err().to_string()
+    };
+    let message = refuse("", flag);
     assert!(message.starts_with("--database-url: database.url: found a value, not a"), "{message}");
     assert!(!message.contains("hunter2") && !format!("{request:?}").contains("hunter2"));
     let empty = SecretString::from("");
-    let message = Config::parse(path, "", Some(&empty), &environment(&[])).unwrap_err().to_string();
+    let message = refuse("", Some(&empty));
     assert!(message.contains("--database-url: database.url: empty"), "{message}");
 }

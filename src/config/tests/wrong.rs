@@ -53,7 +53,7 @@ const UNKNOWN: &[Case] = &[
         "[sources.a]\ntype = \"file\"\npath = \"x\"\n¦items = \"/x\"",
         "sources.a.items",
         "unknown key",
-        "`path`",
+        "[sources.NAME] of type `http`",
     ),
     ("[database]\n¦uri = \"postgres://u:p@h/d\"", "database.uri", "unknown key", "`url`?"),
 ];

@@ -1,0 +1,108 @@
+//! The words for every section and key. A test keeps them and what is read the same, in both directions.
+//!
+//! A new key needs one row here: [`shown`] where its value may stand in messages and in `config show` wherever it is
+//! written, else [`secret`]. Type and range are not said: they are noted by the conversion that reads the key.
+
+use super::{Default, Key};
+use Default::{Is, None, Of};
+
+/// Tables in the order of the reference. `sources.TYPE` are the types of sources.
+#[rustfmt::skip]
+pub(super) const SECTIONS: &[(&str, &str)] = &[
+    ("database", "The PostgreSQL in which everything is coordinated and, by default, kept. Where no URL is given at all, a \
+                  private PostgreSQL is started."),
+    ("loader", "The loader of this instance, and the defaults of every source."),
+    ("retry_worker", "Moving events from the inbox to the event log."),
+    ("storage", "Another PostgreSQL for the events, where they are not to be in `[database]`."),
+    ("admin", "Health, metrics and status over HTTP."),
+    ("sources", "What events are taken from. Each source has a table of its own, whose key is the name of the source, and a \
+                 `type`, which decides what its other keys are."),
+    ("sources.http", "An HTTP API that answers pages of JSON, asked as `GET url?after_id=41&limit=1000`."),
+    ("sources.file", "A file of newline-delimited JSON, followed as it grows and is rotated."),
+];
+
+/// Every key. The place `sources` stands for each type that has no row of its own for the key.
+#[rustfmt::skip]
+pub(super) const KEYS: &[Key] = &[
+    secret("database", "url", None, "Where it is; also `--database-url` and `DATABASE_URL`. Left out or empty: a private \
+            PostgreSQL in `EVENTLOADER_DATA_DIR`.").such_as("\"${DATABASE_URL}\""),
+    shown("database", "max_connections", Is("10"), "The most connections this instance opens."),
+
+    shown("loader", "concurrency", Is("64"), "The most requests this instance has in flight, over all sources."),
+    shown("loader", "batch_size", Is("1000"), "The most events one request asks for."),
+    shown("loader", "min_interval", Is("\"200ms\""), "The least time between two requests to one source, over all \
+           instances."),
+    shown("loader", "lease_ttl", Is("\"2s\""), "How long a lease lasts without a heartbeat; the sources of an instance that \
+           died are taken over after it."),
+    shown("loader", "max_idle", Is("\"5s\""), "The longest pause between two requests to a source that has nothing new. At \
+           least `min_interval`; where it is left out and `min_interval` is longer, that."),
+
+    shown("retry_worker", "batch_size", Is("1000"), "The most inbox rows one statement moves."),
+    shown("retry_worker", "max_attempts", Is("5"), "How often an event is tried before it becomes a dead letter."),
+
+    secret("storage", "url", None, "Where it is. Left out or empty: the database of `[database]`.")
+        .such_as("\"${STORAGE_URL}\""),
+
+    shown("admin", "listen", Is("\"127.0.0.1:8080\""), "Where to listen; port 0 takes a free one."),
+
+    shown("sources", "type", None, "What it is."),
+    shown("sources", "batch_size", Of("loader"), "The most events one request asks for."),
+    shown("sources", "min_interval", Of("loader"), "The least time between two requests, over all instances."),
+    shown("sources", "lease_ttl", Of("loader"), "How long the lease lasts without a heartbeat; the source of an instance \
+           that died is taken over after it."),
+    shown("sources", "max_idle", Of("loader"), "The longest pause between two requests when there is nothing new. At least \
+           `min_interval`; where it is left out and `min_interval` is longer, that."),
+    shown("sources", "on_failure", Is("\"hold\""), "What follows a request whose outcome is unknown: `hold` waits for \
+           `eventloader requests retry`, `retry` asks again by itself, up to 5 attempts."),
+    shown("sources", "start_after", Is("0"), "The id after which a source begins that has never been loaded."),
+    shown("sources", "id", Is("\"/id\""), "Where in an item its id is: an integer that increases from item to item."),
+    shown("sources", "event_type", None, "Where in an item the type of the event is. Left out: the type is the name of the \
+           source.").such_as("\"/type\""),
+    shown("sources", "occurred_at", None, "Where in an item the time of the event is.").such_as("\"/created_at\""),
+    shown("sources", "message_id", None, "Where in an item its UUID is.").such_as("\"/uuid\""),
+    shown("sources", "payload", Is("\"\""), "Where in an item the payload is; `\"\"` is the whole item."),
+    shown("sources", "max_event_bytes", Is("\"1MiB\""), "The most bytes an event may have; a larger one becomes a dead \
+           letter."),
+    shown("sources", "max_page_bytes", Is("\"64MiB\""), "The most bytes a page may have; a larger one is refused. At least \
+           `max_event_bytes`."),
+
+    secret("sources.http", "url", None, "Where events are asked for. `after_id` and `limit` are added to its query.")
+        .such_as("\"https://shop.example.com/api/events\""),
+    secret("sources.http", "headers", None, "Further headers of every request.")
+        .such_as("{ Authorization = \"Bearer ${SHOP_TOKEN}\" }"),
+    secret("sources.http.headers", "*", None, "The value of the header of that name.")
+        .such_as("\"Bearer ${SHOP_TOKEN}\""),
+    shown("sources.http", "items", Is("\"\""), "Where in the body the array of items is; `\"\"`: the body is the array.")
+        .such_as("\"/events\""),
+    shown("sources.http", "timeout", Is("\"30s\""), "The longest a whole request may take, until the last byte of the \
+           answer."),
+
+    shown("sources.file", "path", None, "The file. A relative path begins at the directory of the configuration file.")
+        .such_as("\"/var/log/audit.ndjson\""),
+    shown("sources.file", "max_page_bytes", Is("\"64MiB\""), "The most bytes read at once. At least `max_event_bytes`."),
+];
+
+const fn shown(
+    place: &'static str,
+    name: &'static str,
+    default: Default,
+    words: &'static str,
+) -> Key {
+    Key { place, name, default, words, example: Option::None, is_secret: false }
+}
+
+const fn secret(
+    place: &'static str,
+    name: &'static str,
+    default: Default,
+    words: &'static str,
+) -> Key {
+    Key { is_secret: true, ..shown(place, name, default, words) }
+}
+
+impl Key {
+    /// With a value, as it would stand in the file.
+    const fn such_as(self, example: &'static str) -> Self {
+        Self { example: Some(example), ..self }
+    }
+}
