@@ -1,8 +1,10 @@
 //! The command line: one file per command. Says what was done on standard output, what went wrong on standard error.
 
 mod check;
+mod completions;
 mod config;
 mod dead_letters;
+mod demo;
 mod init;
 mod migrate;
 mod output;
@@ -66,6 +68,8 @@ enum Command {
     Run(run::Run),
     /// Move events from the inbox to the event log
     RetryWorker(retry_worker::RetryWorker),
+    /// Show what it does, on a private PostgreSQL and an event API with moods
+    Demo(demo::Demo),
     /// Look at the configuration, the database and every source, and say what to do
     Check(check::Check),
     /// Bring the database schema up to date
@@ -78,6 +82,10 @@ enum Command {
     /// The request log: list, show, retry and skip requests
     #[command(subcommand)]
     Requests(requests::Requests),
+    /// Print what a shell needs to complete the command line
+    Completions(completions::Completions),
+    /// Print the man page, or write one for every command
+    Man(completions::Man),
     /// What was refused: list, show, replay and discard
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
@@ -244,9 +252,14 @@ fn start(cli: Cli) -> Result<(), Failure> {
     let default_level = if quiet { "warn" } else { INFO };
     let level = cli.global.log_level.as_deref().unwrap_or(default_level);
     telemetry::start(cli.global.log_format, level, !process.no_color).map_err(Failure::usage)?;
-    let config = match (Config::load(&request, &environment), &cli.command) {
-        (Err(error), Command::Check(command)) => return command.wrong(&error, &output),
-        (loaded, _) => loaded?,
+    let config = match &cli.command {
+        // It brings its own, whatever is here.
+        Command::Demo(_) => Config::default(),
+        Command::Check(command) => match Config::load(&request, &environment) {
+            Ok(config) => config,
+            Err(error) => return command.wrong(&error, &output),
+        },
+        _ => Config::load(&request, &environment)?,
     };
     let context = Context { config, request, environment, process, output };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -266,6 +279,8 @@ fn answer_at_once(
     match command {
         Command::Init(command) => Some(command.run(output)),
         Command::Config(command) => Some(command.run(request, environment, output)),
+        Command::Completions(command) => Some(command.run(output)),
+        Command::Man(command) => Some(command.run(output)),
         Command::Check(command) => command.explain(output),
         _ => None,
     }
@@ -275,13 +290,16 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Run(command) => command.run(context).await,
         Command::RetryWorker(command) => command.run(context).await,
+        Command::Demo(command) => command.run(context).await,
         Command::Check(command) => command.run(context).await,
         Command::Migrate(command) => command.run(context).await,
         Command::Status(command) => command.run(context).await,
         Command::Sources(command) => command.run(context).await,
         Command::Requests(command) => command.run(context).await,
         Command::DeadLetters(command) => command.run(context).await,
-        Command::Init(_) | Command::Config(_) => unreachable!("answered at once"),
+        Command::Init(_) | Command::Config(_) | Command::Completions(_) | Command::Man(_) => {
+            unreachable!("answered at once")
+        }
     }
 }
 

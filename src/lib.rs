@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod database;
 pub mod dead_letter;
+pub mod demo;
 pub mod event;
 pub mod loader;
 pub mod mapping;

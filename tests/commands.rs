@@ -1,7 +1,9 @@
 //! Every command: what it does, what it prints, how it ends.
 
+mod completions;
 mod config;
 mod dead_letters;
+mod demo;
 mod requests;
 mod retry_worker;
 mod run;

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::output::time;
+use super::output::{Output, time};
 use super::{Context, Failure};
 use crate::shutdown::Signals;
 use crate::store::source::{self, SourceStatus, Totals};
@@ -23,7 +23,7 @@ pub(super) struct Status {
 }
 
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     #[serde(flatten)]
     totals: Totals,
     sources: Vec<SourceStatus>,
@@ -39,17 +39,14 @@ impl Status {
         let mut signals = Signals::new()
             .map_err(|error| Failure::new(format!("failed to wait for signals: {error}")))?;
         loop {
-            let report = Report {
-                totals: source::totals(pool).await?,
-                sources: source::status(pool, None).await?,
-            };
+            let report = Report::read(pool).await?;
             if self.watch && std::io::stdout().is_terminal() {
                 context.output.bytes(b"\x1b[H\x1b[2J")?;
             }
             if self.json {
                 context.output.json(&report)?;
             } else {
-                print(context, &report)?;
+                print(&context.output, &report)?;
             }
             if !self.watch || context.output.is_closed() {
                 return Ok(());
@@ -62,18 +59,24 @@ impl Status {
     }
 }
 
-fn print(context: &Context, report: &Report) -> Result<(), Failure> {
+impl Report {
+    pub(super) async fn read(pool: &PgPool) -> Result<Self, Failure> {
+        Ok(Self { totals: source::totals(pool).await?, sources: source::status(pool, None).await? })
+    }
+}
+
+pub(super) fn print(output: &Output, report: &Report) -> Result<(), Failure> {
     let totals = &report.totals;
     let oldest = totals
         .inbox_oldest_seconds
         .map(|seconds| format!(" (oldest {seconds:.1} s)"))
         .unwrap_or_default();
-    context.output.line(&format!(
+    output.line(&format!(
         "inbox {}{oldest} · last position {} · dead letters {}\n",
         totals.inbox_count, totals.last_position, totals.dead_letter_count
     ))?;
     let rows: Vec<_> = report.sources.iter().map(row).collect();
-    context.output.table(
+    output.table(
         &[
             "source",
             "type",
@@ -90,9 +93,7 @@ fn print(context: &Context, report: &Report) -> Result<(), Failure> {
     )?;
     for source in &report.sources {
         if let Some(remedy) = &source.remedy {
-            context
-                .output
-                .line(&format!("\n{} is {}: {remedy}", source.source_name, source.state))?;
+            output.line(&format!("\n{} is {}: {remedy}", source.source_name, source.state))?;
         }
     }
     Ok(())

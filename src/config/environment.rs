@@ -105,6 +105,8 @@ pub struct ProcessConfig {
     /// Whether this is a container: `container` or `KUBERNETES_SERVICE_HOST` is set, as engines do, or the file is there
     /// that they leave.
     pub in_container: bool,
+    /// This program, to be started once more; its bare name where the system does not tell.
+    pub program: PathBuf,
     /// `USER` or `LOGNAME`: who acts, for the audit log. Default `unknown`.
     pub user: String,
 }
@@ -129,6 +131,7 @@ impl ProcessConfig {
                 || ["/.dockerenv", "/run/.containerenv"]
                     .iter()
                     .any(|path| Path::new(path).exists()),
+            program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("eventloader")),
             user: ["USER", "LOGNAME"]
                 .into_iter()
                 .find_map(|name| environment.non_empty(name))

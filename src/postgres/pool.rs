@@ -18,6 +18,8 @@ pub fn with_session_settings(options: PgConnectOptions) -> PgConnectOptions {
         ("statement_timeout", STATEMENT_TIMEOUT),
         ("lock_timeout", LOCK_TIMEOUT),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        // Ours are short statements. Compiling one that the planner thinks expensive takes longer than running it.
+        ("jit", "off"),
         ("search_path", "pg_catalog"),
         ("TimeZone", "UTC"),
     ])
