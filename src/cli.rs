@@ -3,11 +3,13 @@
 mod check;
 mod completions;
 mod config;
+mod create_partitions;
 mod dead_letters;
 mod demo;
 mod init;
 mod migrate;
 mod output;
+mod prune_request_log;
 mod requests;
 mod retry_worker;
 mod run;
@@ -27,6 +29,7 @@ use crate::database::{Database, DatabaseError};
 use crate::postgres::migrate::SchemaError;
 use crate::store::{Actor, StoreError};
 use crate::telemetry::{self, LogFormat, chain};
+use crate::upkeep::UpkeepError;
 use output::Output;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 69 database unavailable at start; \
@@ -72,6 +75,16 @@ enum Command {
     Demo(demo::Demo),
     /// Look at the configuration, the database and every source, and say what to do
     Check(check::Check),
+    /// Delete or archive old requests that are finished
+    ///
+    /// Only requests that succeeded, or were retried or skipped. A request that still holds its window (reserved, on its
+    /// way from the inbox, failed, orphaned) is never pruned, however old: without its row the same events could be asked for
+    /// again. It asks no questions, so that cron can run it; --dry-run counts what would go.
+    PruneRequestLog(prune_request_log::PruneRequestLog),
+    /// Make the monthly partitions of the archive of requests
+    ///
+    /// Partitions that are there already stay as they are. `prune-request-log --archive` makes those it needs by itself.
+    CreatePartitions(create_partitions::CreatePartitions),
     /// Bring the database schema up to date
     Migrate(migrate::Migrate),
     /// Show the state of every source, and what to do about it
@@ -130,6 +143,12 @@ impl From<ConfigError> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self { code: 1, message: chain(&error), hint: error.hint().map(str::to_owned) }
+    }
+}
+
+impl From<UpkeepError> for Failure {
+    fn from(error: UpkeepError) -> Self {
+        Self { code: 1, message: chain(&error), hint: error.hint() }
     }
 }
 
@@ -292,6 +311,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::RetryWorker(command) => command.run(context).await,
         Command::Demo(command) => command.run(context).await,
         Command::Check(command) => command.run(context).await,
+        Command::PruneRequestLog(command) => command.run(context).await,
+        Command::CreatePartitions(command) => command.run(context).await,
         Command::Migrate(command) => command.run(context).await,
         Command::Status(command) => command.run(context).await,
         Command::Sources(command) => command.run(context).await,

@@ -22,6 +22,7 @@ mod pointer;
 mod reader;
 mod recording;
 pub(crate) mod reference;
+mod request_log;
 mod sections;
 mod setting;
 mod shape;
@@ -50,6 +51,7 @@ pub use environment::{Environment, ProcessConfig};
 pub use error::{ConfigError, Finding, Place};
 pub use fingerprint::Fingerprints;
 pub use loading::{LoaderConfig, Loading};
+pub use request_log::RequestLogConfig;
 pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig};
 pub use source::{FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName, SourceNameError};
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub loader: LoaderConfig,
     /// `[retry_worker]`: moving events from the inbox to the event log.
     pub retry_worker: RetryWorkerConfig,
+    /// `[request_log]`: upkeep of the request log.
+    pub request_log: RequestLogConfig,
     /// `[storage]`: another Postgres for the events.
     pub storage: StorageConfig,
     /// `[admin]`: health, metrics, status.
@@ -166,6 +170,7 @@ impl Config {
         let loader = LoaderConfig::read(root.table("loader"));
         let retry_worker = RetryWorkerConfig::read(root.table("retry_worker"));
         let storage = StorageConfig::read(root.table("storage"));
+        let request_log = RequestLogConfig::read(root.table("request_log"));
         let admin = AdminConfig::read(root.table("admin"));
         let sources = source::read_all(&root.table("sources"), &loader);
         root.finish();
@@ -174,6 +179,7 @@ impl Config {
             database,
             loader,
             retry_worker,
+            request_log,
             storage,
             admin,
             sources,

@@ -13,8 +13,10 @@ pub mod event;
 pub mod inbox;
 pub mod lease;
 pub mod request_log;
+pub mod request_log_archive;
 pub mod source;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
@@ -67,10 +69,15 @@ impl StoreError {
         matches!(code.get(..2), Some("08" | "53")) || matches!(code.get(..4), Some("57P0"))
     }
 
+    /// The SQLSTATE, where the server answered.
+    pub fn code(&self) -> Option<String> {
+        let sqlx::Error::Database(error) = &self.cause else { return None };
+        error.code().map(Cow::into_owned)
+    }
+
     /// A hint for the commonest traps.
     pub fn hint(&self) -> Option<&'static str> {
-        let sqlx::Error::Database(error) = &self.cause else { return None };
-        hint(error.code().as_deref().unwrap_or_default())
+        hint(&self.code()?)
     }
 }
 

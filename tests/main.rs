@@ -26,3 +26,4 @@ mod sources;
 mod support;
 mod tidy;
 mod twin;
+mod upkeep;

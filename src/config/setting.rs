@@ -222,6 +222,25 @@ impl Setting<'_> {
     }
 }
 
+/// `true` or `false`. No method, because a closure that only calls one is refused, and its path has the wrong lifetime.
+pub(super) fn boolean(setting: &Setting<'_>) -> Result<bool, Problem> {
+    const EXPECTED: &str = "true or false";
+    setting.note(|| Shape::Boolean);
+    if let Raw::File(DeValue::Boolean(value)) = &setting.raw {
+        return Ok(*value);
+    }
+    let text = setting.text_expected(EXPECTED)?;
+    let quoted = matches!(&setting.raw, Raw::File(DeValue::String(raw)) if !raw.contains("${"));
+    match text.value.trim().parse::<bool>() {
+        Ok(value) if quoted => {
+            let problem = Problem::new("a string").expected(EXPECTED);
+            Err(text.refuse(problem.help(format!("write {value} without quotes"))))
+        }
+        Ok(value) => Ok(value),
+        Err(_) => Err(text.refuse(Problem::new("neither true nor false").expected(EXPECTED))),
+    }
+}
+
 /// Says which type was found, with the value where it is short and may be shown.
 pub(super) fn wrong_type(value: &DeValue<'_>, harmless: bool) -> Problem {
     let (kind, shown) = match value {

@@ -18,6 +18,8 @@ pub(super) enum Shape {
     Size { bytes: (u64, u64), low: String, high: String },
     /// One of a few words.
     Word(Vec<&'static str>),
+    /// true or false.
+    Boolean,
     /// A table with keys of its own.
     Table,
 }
@@ -56,6 +58,7 @@ impl Shape {
             Self::Word(words) => {
                 words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(" or ")
             }
+            Self::Boolean => "`true` or `false`".to_owned(),
             Self::Table => "a table".to_owned(),
         }
     }

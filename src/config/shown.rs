@@ -161,7 +161,7 @@ pub(super) fn literal_given(text: &str, harmless: bool, shape: Option<&Shape>) -
         return format!("{MASK:?}");
     }
     let is_number = match shape {
-        Some(Shape::Integer { .. }) => true,
+        Some(Shape::Integer { .. } | Shape::Boolean) => true,
         Some(Shape::Size { .. }) => text.chars().all(|c| c.is_ascii_digit()),
         _ => false,
     };

@@ -9,6 +9,8 @@
 //! ```
 //! An empty page, and a request that was never sent or was refused, deletes the row.
 
+pub mod prune;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};

@@ -13,6 +13,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
                   private PostgreSQL is started."),
     ("loader", "The loader of this instance, and the defaults of every source."),
     ("retry_worker", "Moving events from the inbox to the event log."),
+    ("request_log", "How long finished requests are kept in the request log, and whether `eventloader run` prunes them."),
     ("storage", "Another PostgreSQL for the events, where they are not to be in `[database]`."),
     ("admin", "Health, metrics and status over HTTP."),
     ("sources", "What events are taken from. Each source has a table of its own, whose key is the name of the source, and a \
@@ -39,6 +40,14 @@ pub(super) const KEYS: &[Key] = &[
 
     shown("retry_worker", "batch_size", Is("1000"), "The most inbox rows one statement moves."),
     shown("retry_worker", "max_attempts", Is("5"), "How often an event is tried before it becomes a dead letter."),
+
+    shown("request_log", "prune_every", None, "How often `eventloader run` prunes. Left out: never, \
+           `eventloader prune-request-log` does it.").such_as("\"1h\""),
+    shown("request_log", "succeeded_days", Is("7"), "How many days succeeded requests are kept."),
+    shown("request_log", "failed_days", Is("30"), "How many days requests are kept that failed and were retried or skipped."),
+    shown("request_log", "archive", Is("false"), "Whether they are moved to the archive instead of being deleted."),
+    shown("request_log", "months_ahead", None, "Months of the archive, this one included, that `eventloader run` keeps \
+           partitions for. Only with `archive`; left out: 3.").such_as("3"),
 
     secret("storage", "url", None, "Where it is. Left out or empty: the database of `[database]`.")
         .such_as("\"${STORAGE_URL}\""),

@@ -133,6 +133,7 @@ fn values(shape: &Shape) -> Map<String, Value> {
             json!({ "anyOf": [integer(&low.to_string(), &high.to_string()), text(SIZE)] })
         }
         Shape::Word(words) => json!({ "anyOf": [{ "enum": words }, reference()] }),
+        Shape::Boolean => json!({ "anyOf": [{ "type": "boolean" }, reference()] }),
         Shape::Table => json!({ "type": "object" }),
     };
     match schema {

@@ -84,6 +84,30 @@ fn the_example_of_the_design_is_read() {
 }
 
 #[test]
+fn the_request_log_is_pruned_by_nobody_unless_it_is_said() {
+    let log = parse("", &[]).unwrap().request_log;
+    assert_eq!(log, RequestLogConfig::default());
+    assert_eq!(
+        (log.prune_every, log.succeeded_days, log.failed_days, log.archive),
+        (None, 7, 30, false)
+    );
+    let text = "[request_log]\nprune_every = \"30d\"\nsucceeded_days = 0\nfailed_days = 36500\narchive = true\n\
+                months_ahead = 12";
+    let want = RequestLogConfig {
+        prune_every: Some(Duration::from_hours(30 * 24)),
+        succeeded_days: 0,
+        failed_days: 36_500,
+        archive: true,
+        months_ahead: 12,
+    };
+    assert_eq!(parse(text, &[]).unwrap().request_log, want);
+    let given = [("EVENTLOADER_REQUEST_LOG__ARCHIVE", "false"), ("YES", "true")];
+    let text = "[request_log]\narchive = \"${YES}\"";
+    assert!(!parse(text, &given).unwrap().request_log.archive);
+    assert!(parse(text, &given[1..]).unwrap().request_log.archive);
+}
+
+#[test]
 fn debug_shows_no_secrets() {
     let text = "[database]\nurl = \"postgres://u:hunter2@h/d\"\n[storage]\nurl = \
                 \"postgres://u:hunter2@h/d\"\n[sources.a]\ntype = \"http\"\nurl = \
