@@ -12,7 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Config, ConfigError, ProcessConfig, SourceConfig, SourceKind};
+use crate::config::{
+    Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind,
+};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
@@ -25,6 +27,8 @@ use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
 use crate::store::source::{self, Registration};
 use crate::telemetry::chain;
+use crate::upkeep::Schedule;
+use crate::upkeep::prune::Retention;
 
 /// Names of sources with new inbox rows that may wait; more than that, and the retry worker's own look finds them.
 const HINT_CAPACITY: usize = 1024;
@@ -39,6 +43,8 @@ pub enum Role {
     Loader,
     /// Moves the inbox to `events`.
     RetryWorker,
+    /// Prunes the request log, as often as `[request_log]` says.
+    Upkeep,
 }
 
 /// Why `eventloader run` ended, or did not begin.
@@ -80,9 +86,9 @@ pub type Reread<'a> = &'a (dyn Fn() -> Result<Config, ConfigError> + Sync);
 
 /// Runs until a signal. On SIGHUP, `reread` gives the configuration whose sources are taken over.
 ///
-/// Start: database, schema, sources, retry worker, loader. Stop: no new reservations; requests in flight are finished, or
-/// given up after [`shutdown::DRAIN`]; the retry worker ends between batches; connections close; the embedded server
-/// stops last.
+/// Start: database, schema, sources, retry worker, loader, upkeep. Stop: no new reservations; requests in flight are
+/// finished, or given up after [`shutdown::DRAIN`]; the retry worker and upkeep end between batches; connections close;
+/// the embedded server stops last.
 ///
 /// # Errors
 ///
@@ -142,7 +148,9 @@ async fn run_on(
     let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
     let counters = Arc::new(Counters::default());
     let shares = Shares::of(config.database.max_connections);
-    let worker = retry_worker(&database.share(shares.retry_worker), config).await?;
+    let moving = database.share(shares.retry_worker);
+    let upkeep = upkeep(&moving, &config.request_log);
+    let worker = retry_worker(&moving, config).await?;
     let moved = Arc::clone(&worker.moved);
     let owner = loader::new_owner();
     tracing::info!(owner, source_count = sources.len(), ?roles, "eventloader is running");
@@ -160,6 +168,8 @@ async fn run_on(
     let has = |role: Role| roles.is_empty() || roles.contains(&role);
     let worker_task = has(Role::RetryWorker).then(|| spawn(worker.run(hints, worker_stop.clone())));
     let loader_task = has(Role::Loader).then(|| spawn(loader.run(stop.clone())));
+    let upkeep_task =
+        upkeep.filter(|_| has(Role::Upkeep)).map(|upkeep| spawn(upkeep.run(stop.clone())));
     let _summary = spawn(summarise(counters, moved));
 
     let reloading = reload::on_hangups(hangup, reread, config, &database.pool, changes_sent);
@@ -170,6 +180,7 @@ async fn run_on(
     }
     worker_stop.cancel();
     join("retry worker", worker_task, &stop.intake).await?;
+    join("upkeep", upkeep_task, &stop.intake).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -233,6 +244,22 @@ pub async fn retry_worker(pool: &PgPool, config: &Config) -> Result<RetryWorker,
         batch_size: config.retry_worker.batch_size,
         max_attempts: config.retry_worker.max_attempts,
         moved: Arc::new(AtomicU64::new(0)),
+    })
+}
+
+/// The upkeep that the configuration asks for. It shares the connections of the retry worker: it needs one, for some
+/// tens of milliseconds at a time.
+fn upkeep(pool: &PgPool, config: &RequestLogConfig) -> Option<Schedule> {
+    let retention = Retention {
+        succeeded_days: config.succeeded_days,
+        failed_days: config.failed_days,
+        archive: config.archive,
+    };
+    config.prune_every.map(|every| Schedule {
+        pool: pool.clone(),
+        every,
+        retention,
+        months_ahead: config.months_ahead,
     })
 }
 

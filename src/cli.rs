@@ -67,7 +67,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the loader and the retry worker until a signal
+    /// Run the loader, the retry worker and upkeep until a signal
     Run(run::Run),
     /// Move events from the inbox to the event log
     RetryWorker(retry_worker::RetryWorker),

@@ -5,6 +5,7 @@ mod interrupted;
 mod partition;
 mod plan;
 mod prune;
+mod schedule;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;

@@ -26,6 +26,14 @@ impl Run {
             }
             .with_hint("name a file with --config; `eventloader init` writes one to begin with"));
         }
+        let needs_schedule = self.only.contains(&Role::Upkeep);
+        if needs_schedule && context.config.request_log.prune_every.is_none() {
+            return Err(Failure {
+                code: super::CONFIGURATION,
+                ..Failure::new("there is no upkeep to run: [request_log] has no prune_every")
+            }
+            .with_hint("add prune_every = \"1h\", or run `eventloader prune-request-log`"));
+        }
         let reread = || context.reread();
         Ok(app::run(&context.config, &context.process, &self.only, &reread).await?)
     }
