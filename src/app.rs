@@ -116,6 +116,7 @@ pub async fn run(
         biased;
         signalled = &mut signals => Err(second_signal(signalled)),
         outcome = run_on(&database, config, roles, &stop, hangup, reread) => outcome,
+        () = database.keep_running() => Ok(()),
     };
     database.close().await?;
     outcome

@@ -221,6 +221,18 @@ impl Database {
         migrate::run(&self.options).await
     }
 
+    /// Starts the embedded server again whenever it is gone; another database is left to its own keepers. Never returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time.
+    pub async fn keep_running(&self) {
+        match &self.embedded {
+            Some(embedded) => embedded.keep_running().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Closes all connections, and stops the embedded server if this process started it.
     ///
     /// # Errors

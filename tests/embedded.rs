@@ -151,6 +151,28 @@ async fn as_this_user_the_cluster_is_made_survives_a_kill_and_is_kept() {
 }
 
 #[tokio::test]
+async fn a_server_that_dies_under_run_is_started_again_and_events_go_on() {
+    let bundle = Bundle::new(false);
+    bundle.write_events(3);
+    let mut child = bundle.start("log");
+    bundle.wait_for_events(3).await;
+    for (round, count) in [(1, 5), (2, 9)] {
+        let before = bundle.postmaster().unwrap();
+        rustix::process::kill_process(before, Signal::KILL).unwrap();
+        bundle.write_events(count);
+        wait_for("another server", || async {
+            let said = bundle.program.read("log").matches("running again").count();
+            (said == round && bundle.postmaster().is_some_and(|pid| pid != before)).then_some(())
+        })
+        .await;
+        bundle.wait_for_events(count).await;
+    }
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().await.unwrap().code(), Some(0), "{}", bundle.program.read("log"));
+    assert_eq!(bundle.postmaster(), None, "stopped with the process that started it again");
+}
+
+#[tokio::test]
 async fn as_an_unprivileged_user_it_is_the_same() {
     // Nobody but root can become somebody else; the other test is the unprivileged one then.
     if rustix::process::geteuid().is_root() {

@@ -41,6 +41,8 @@ pub(super) struct Cluster<'a> {
     pub(super) directory: &'a Directory,
     pub(super) binaries: &'a Binaries,
     pub(super) durability: Durability,
+    /// Where the server has to listen, because others know it there; `None`: wherever it can.
+    pub(super) endpoint: Option<&'a Endpoint>,
 }
 
 /// Why one attempt to start did not lead to a server.
@@ -211,6 +213,9 @@ impl Cluster<'_> {
             // As root we pass the 0700 of the account; no other user does.
             self.directory.create_private(&socket)?;
             return Ok(endpoint);
+        }
+        if let Some(known) = self.endpoint {
+            return Ok(known.clone());
         }
         // Free now; if someone takes it before the server does, the next attempt takes another.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(unwritable(&socket))?;
