@@ -27,3 +27,4 @@ mod support;
 mod tidy;
 mod twin;
 mod upkeep;
+mod wrong_configurations;

@@ -39,7 +39,7 @@ pub(super) fn findings(document: &Document<'_>, errors: &[Error]) -> Vec<Finding
         last_line = number;
         let mut finding = Finding::new(document.place(span.start), problem(document, error));
         finding.snippet = Some(document.snippet_of_broken_line(&span));
-        finding.help = help(error.message(), line);
+        finding.help = Some(help(error.message(), line).to_owned());
         findings.push(finding);
     }
     findings
@@ -57,24 +57,44 @@ fn problem(document: &Document<'_>, error: &Error) -> String {
     format!("duplicate key `{key}`")
 }
 
-fn help(message: &str, line: &str) -> Option<String> {
-    if message.starts_with(DUPLICATE) {
-        return Some("it stands in the file already; keep one of the two".to_owned());
+/// What the parser says, in part, and what to do. The first that fits counts.
+const HELP: &[(&str, &str)] = &[
+    (DUPLICATE, "it stands in the file already; keep one of the two"),
+    ("escape", ESCAPE),
+    ("must be quoted", ""),
+    ("basic string", "end the text with the quote it begins with"),
+    ("literal string", "end the text with the quote it begins with"),
+    ("unclosed table", "end the name of the table with \"]\""),
+    ("missing comma", "put a comma between the two"),
+    ("unclosed array", "end the list with \"]\""),
+    ("unclosed inline table", "end the inline table with \"}\""),
+];
+const ESCAPE: &str = "a backslash begins an escape: write \\\\, or use single quotes, '…'";
+
+fn help(message: &str, line: &str) -> &'static str {
+    if message.contains("invalid") && line.contains(":\\") {
+        return ESCAPE;
     }
-    if message.contains("escape") || (message.contains("invalid") && line.contains(":\\")) {
-        return Some(
-            "a backslash begins an escape: write \\\\, or use single quotes, '…'".to_owned(),
-        );
-    }
+    let known = HELP.iter().find(|(part, _)| message.contains(part)).map(|(_, help)| *help);
+    known.filter(|help| !help.is_empty()).unwrap_or_else(|| help_by_line(message, line))
+}
+
+fn help_by_line(message: &str, line: &str) -> &'static str {
     let value = line.split_once('=').map(|(_, value)| value.trim());
     match value {
-        Some("") => Some("give the key a value, or remove it".to_owned()),
+        Some("") => "give the key a value, or remove it",
+        Some(_) if message.starts_with("key with no value") => {
+            "write key = \"value\"; a name with a space in it is no key"
+        }
         Some(value) if value.starts_with(|c: char| c.is_alphanumeric() || "/$.~".contains(c)) => {
-            Some("put text, durations and sizes in double quotes: key = \"value\"".to_owned())
+            "put text, durations and sizes in double quotes: key = \"value\""
         }
-        None if line.contains(':') && !line.trim_start().starts_with('[') => {
-            Some("TOML is written key = \"value\", not key: value".to_owned())
+        None if line.contains(':') && !line.trim_start().starts_with(['[', '{']) => {
+            "TOML is written key = \"value\", not key: value"
         }
-        _ => None,
+        None if line.trim_start().starts_with(['{', '}']) => {
+            "the file is TOML, not JSON: a section is [loader], a value key = \"value\""
+        }
+        _ => "a line is [section], key = \"value\", or a comment that begins with \"#\"",
     }
 }
