@@ -1,6 +1,6 @@
 //! `eventloader init`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,9 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
             .with_hint("make the directory first"),
         _ => Failure::new(format!("failed to write {shown}: {error}")),
     })?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|error| Failure::new(format!("failed to write {shown}: {error}")))
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+        // Half a file would only be in the way of the next try.
+        drop(fs::remove_file(path));
+        Failure::new(format!("failed to write {shown}: {error}"))
+    })
 }

@@ -17,6 +17,9 @@ pub(super) fn is_harmless<S: AsRef<str>>(path: &[S]) -> bool {
     match path {
         [section, key] => is_section(section.as_ref()) && is_harmless_key(key.as_ref()),
         [section, _, key] => section.as_ref() == "sources" && is_harmless_key(key.as_ref()),
+        [section, _, table, key] => {
+            section.as_ref() == "sources" && reference::is_harmless_in(table.as_ref(), key.as_ref())
+        }
         _ => false,
     }
 }

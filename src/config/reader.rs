@@ -106,7 +106,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// An inner table that the file does not have.
+    /// An inner table that the file does not have; when describing, a table as one of its kinds.
     pub(super) fn absent(&self, key: &str) -> Self {
         self.child(key, self.span.clone(), None)
     }
@@ -139,9 +139,15 @@ impl<'a> TableReader<'a> {
         self.path.iter().cloned().chain([key.to_owned()]).collect()
     }
 
-    /// Whether the file has this table. What only the environment sets does not count.
+    /// Whether the file has this key. What only the environment sets does not count. All keys are there when describing.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.entry(key).is_some()
+        self.describes() || self.entry(key).is_some()
+    }
+
+    /// Whether only the keys are wanted, and no values: then a table that can be of several kinds has to be read once
+    /// as each of them, as [`Self::absent`] with the word for the kind.
+    pub(super) fn describes(&self) -> bool {
+        self.reading.recording.is(Purpose::Describe)
     }
 
     /// The keys and values of the table, in the order of the file.
@@ -237,7 +243,7 @@ impl<'a> TableReader<'a> {
         dotted: &str,
         in_file: Option<&'a Spanned<DeValue<'a>>>,
     ) -> Option<(Origin, Raw<'a>)> {
-        if self.reading.recording.is(Purpose::Describe) {
+        if self.describes() {
             return Some((Origin::File(0..0), Raw::Probe));
         }
         let given = self.reading.overrides.find(path, dotted);
@@ -275,7 +281,7 @@ impl<'a> TableReader<'a> {
 
     /// Keys of this table that only the environment gives, as they stand in the variables.
     pub(super) fn keys_from_environment(&self) -> Vec<String> {
-        if self.reading.recording.is(Purpose::Describe) {
+        if self.describes() {
             return vec![ANY_KEY.to_owned()];
         }
         self.reading.overrides.free_keys(&self.path)

@@ -83,7 +83,8 @@ fn sections() -> Vec<Section> {
             sections.push(Section { place: place.clone(), words, keys: Vec::new() });
             sections.len() - 1
         });
-        if !is_top {
+        let is_new = !sections[at].keys.iter().any(|key| key.name == *name);
+        if !is_top && is_new {
             let key = Key::find(&place, name).unwrap_or(&UNDESCRIBED);
             sections[at].keys.push(Described { name: name.clone(), key, shape, required });
         }
@@ -91,13 +92,28 @@ fn sections() -> Vec<Section> {
     sections
 }
 
+impl Section {
+    /// The kind of table it is, where its table can be of several: `http` of `sources.http`.
+    fn kind<'s>(&'s self, sections: &[Self]) -> Option<&'s str> {
+        let (above, name) = self.place.rsplit_once('.')?;
+        let above = sections.iter().find(|section| section.place == above);
+        let is_key = above.is_some_and(|above| above.keys.iter().any(|key| key.name == name));
+        (!is_key).then_some(name)
+    }
+}
+
 impl Key {
-    /// The row for a key, that of its own table before that of all sources.
+    /// The row for a key, that of its own table before that of all kinds of this table.
     pub(super) fn find(place: &str, name: &str) -> Option<&'static Self> {
         let row = |place: &str| KEYS.iter().find(|key| key.place == place && key.name == name);
-        row(place).or_else(|| {
-            let (first, rest) = place.split_once('.')?;
-            row("sources").filter(|_| first == "sources" && !rest.contains('.'))
+        row(place).or_else(|| row(place.rsplit_once('.')?.0))
+    }
+
+    /// The row for a key of a table or, where its kind is not known, of one of its kinds.
+    pub(super) fn find_below(place: &str, name: &str) -> Option<&'static Self> {
+        Self::find(place, name).or_else(|| {
+            let is_below = |key: &&Self| key.place.starts_with(&format!("{place}."));
+            KEYS.iter().find(|key| key.name == name && is_below(key))
         })
     }
 
@@ -127,12 +143,17 @@ pub(super) fn has_section(name: &str) -> bool {
     SECTIONS.iter().any(|(section, _)| *section == name)
 }
 
-/// Whether the values of a key may be shown, in every section that has it.
+/// Whether the values of a key may be shown, in every section and every type of source that has it.
 pub(super) fn is_harmless(name: &str) -> bool {
-    static HARMLESS: LazyLock<HashSet<&str>> = LazyLock::new(|| {
-        let secret: HashSet<&str> =
-            KEYS.iter().filter(|key| key.is_secret).map(|key| key.name).collect();
-        KEYS.iter().map(|key| key.name).filter(|name| !secret.contains(name)).collect()
+    is_harmless_in("", name)
+}
+
+/// Whether the values of a key may be shown that stands in an inner table of a source, such as `headers`.
+pub(super) fn is_harmless_in(table: &str, name: &str) -> bool {
+    static HARMLESS: LazyLock<HashSet<(&str, &str)>> = LazyLock::new(|| {
+        let row = |key: &'static Key| (key.place.split('.').nth(2).unwrap_or(""), key.name);
+        let secret: HashSet<_> = KEYS.iter().filter(|key| key.is_secret).map(row).collect();
+        KEYS.iter().map(row).filter(|row| !secret.contains(row)).collect()
     });
-    HARMLESS.contains(name)
+    HARMLESS.contains(&(table, name))
 }

@@ -93,14 +93,16 @@ fn left_out(
     by_path: &HashMap<&[String], &Record>,
 ) -> (Option<String>, String) {
     let (place, name) = match path {
-        [_, source, key] => {
-            let kind = kinds.get(source.as_str()).copied().unwrap_or_default();
-            (format!("sources.{kind}"), key)
-        }
         [section, key] => (section.clone(), key),
+        [section, source, inner @ .., key] => {
+            let kind = kinds.get(source.as_str()).copied().unwrap_or_default();
+            let inner = inner.iter().map(String::as_str);
+            let parts: Vec<&str> = [section, kind].into_iter().chain(inner).collect();
+            (parts.join("."), key)
+        }
         _ => return (None, "not set".to_owned()),
     };
-    match Key::find(&place, name).map_or(Default::None, Key::default) {
+    match Key::find_below(&place, name).map_or(Default::None, Key::default) {
         Default::Is(literal) => (Some(literal.to_owned()), "default".to_owned()),
         Default::None => (None, "not set".to_owned()),
         Default::Of(section) => {

@@ -6,8 +6,9 @@ use crate::config::recording::ANY_KEY;
 /// The whole document.
 pub(crate) fn markdown() -> String {
     let mut text = include_str!("preface.md").to_owned();
-    for section in sections().iter().filter(|section| is_documented(section)) {
-        text.push_str(&describe(section));
+    let sections = sections();
+    for section in sections.iter().filter(|section| is_documented(section)) {
+        text.push_str(&describe(section, section.kind(&sections)));
     }
     text
 }
@@ -17,11 +18,15 @@ fn is_documented(section: &Section) -> bool {
     section.keys.iter().all(|key| key.name != ANY_KEY)
 }
 
-fn describe(section: &Section) -> String {
-    let heading = match section.place.split_once('.') {
-        Some((_, kind)) => format!("### `type = \"{kind}\"`"),
-        None if section.place == "sources" => "### `[sources.NAME]`".to_owned(),
-        None => format!("### `[{}]`", section.place),
+fn describe(section: &Section, kind: Option<&str>) -> String {
+    let heading = match (section.place.split('.').collect::<Vec<_>>().as_slice(), kind) {
+        (["sources"], _) => "### `[sources.NAME]`".to_owned(),
+        ([section], _) => format!("### `[{section}]`"),
+        ([_, kind], _) => format!("### `type = \"{kind}\"`"),
+        ([_, of, table, ..], Some(kind)) => {
+            format!("#### `type = \"{of}\"`: `{table}` with `type = \"{kind}\"`")
+        }
+        (parts, _) => format!("#### `type = \"{}\"`: `{}`", parts[1], parts[2..].join(".")),
     };
     let mut text = format!("\n{heading}\n\n{}\n", section.words);
     if !section.keys.is_empty() {
@@ -29,16 +34,16 @@ fn describe(section: &Section) -> String {
     }
     for key in &section.keys {
         let name = &key.name;
-        let cells = [format!("`{name}`"), values(key, section), default(key), meaning(key)];
+        let cells = [format!("`{name}`"), values(key, kind), default(key), meaning(key)];
         let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
         text += &["| ", &cells.join(" | "), " |\n"].concat();
     }
     text
 }
 
-fn values(key: &Described, section: &Section) -> String {
-    match section.place.split_once('.') {
-        Some((_, kind)) if key.name == "type" => format!("`\"{kind}\"`"),
+fn values(key: &Described, kind: Option<&str>) -> String {
+    match kind {
+        Some(kind) if key.name == "type" => format!("`\"{kind}\"`"),
         _ => key.shape.words(),
     }
 }

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Default, Described, Section, sections};
+use crate::config::recording::ANY_KEY;
 use crate::config::shape::Shape;
 
 /// The name of the schema; stays the same as long as files stay valid.
@@ -18,12 +19,15 @@ const SIZE: &str = r"^[0-9]+(\.[0-9]+)?([Bb]|[KkMmGg][Ii]?[Bb])?$";
 
 /// The schema, draft 2020-12.
 pub(crate) fn schema() -> Value {
-    let sections = sections();
+    schema_of(&sections())
+}
+
+pub(super) fn schema_of(sections: &[Section]) -> Value {
     let mut properties = Map::new();
     for section in sections.iter().filter(|section| !section.place.contains('.')) {
         let value = match section.place.as_str() {
-            "sources" => sources(section, &sections),
-            _ => table(section, &sections),
+            "sources" => sources(section, sections),
+            _ => table(section, sections),
         };
         properties.insert(section.place.clone(), value);
     }
@@ -38,65 +42,72 @@ pub(crate) fn schema() -> Value {
     })
 }
 
-/// The tables of sources: one of the types each, or a type that is named by the environment.
+/// The tables of sources.
 fn sources(section: &Section, sections: &[Section]) -> Value {
-    let types = sections.iter().filter(|other| {
-        other.place.strip_prefix("sources.").is_some_and(|kind| !kind.contains('.'))
-    });
-    let mut branches: Vec<Value> = types.map(|kind| table(kind, sections)).collect();
-    branches.push(json!({
-        "title": "a source whose type is named by the environment",
-        "type": "object",
-        "properties": { "type": { "type": "string", "pattern": REFERENCE } },
-        "required": ["type"],
-    }));
     json!({
         "description": section.words,
         "type": "object",
         "propertyNames": { "minLength": 1, "maxLength": 190 },
-        "additionalProperties": { "oneOf": branches },
+        "additionalProperties": inner(&section.place, sections),
     })
 }
 
+/// A table by its place: as one of its kinds each, where it has any.
+fn inner(place: &str, sections: &[Section]) -> Map<String, Value> {
+    let is_below = |section: &&Section| {
+        section.place.rsplit_once('.').is_some_and(|(above, _)| above == place)
+            && section.kind(sections).is_some()
+    };
+    let mut kinds: Vec<Value> =
+        sections.iter().filter(is_below).map(|kind| table(kind, sections)).collect();
+    let schema = if kinds.is_empty() {
+        let section = sections.iter().find(|section| section.place == place);
+        section.map_or_else(|| json!({ "type": "object" }), |section| table(section, sections))
+    } else {
+        kinds.push(json!({
+            "title": "a type that is named by the environment",
+            "type": "object",
+            "properties": { "type": { "type": "string", "pattern": REFERENCE } },
+            "required": ["type"],
+        }));
+        json!({ "oneOf": kinds })
+    };
+    as_object(schema)
+}
+
 fn table(section: &Section, sections: &[Section]) -> Value {
+    let kind = section.kind(sections);
     let mut properties = Map::new();
-    let mut schema = Map::new();
-    schema.insert("description".to_owned(), json!(section.words));
-    schema.insert("type".to_owned(), json!("object"));
     let mut others = json!(false);
     for key in &section.keys {
-        let inner = format!("{}.{}", section.place, key.name);
-        let value = match sections.iter().find(|section| section.place == inner) {
-            Some(inner) => Value::Object(with_words(key, inner_table(inner, sections))),
-            None if key.name == "type" => Value::Object(with_words(key, kind(section))),
-            None => Value::Object(with_words(key, values(&key.shape))),
+        let value = match (&key.shape, kind) {
+            (Shape::Table, _) => inner(&format!("{}.{}", section.place, key.name), sections),
+            (_, Some(kind)) if key.name == "type" => as_object(json!({ "const": kind })),
+            (shape, _) => values(shape),
         };
-        if key.name == crate::config::recording::ANY_KEY {
+        let value = Value::Object(with_words(key, value));
+        if key.name == ANY_KEY {
             others = value;
         } else {
             properties.insert(key.name.clone(), value);
         }
     }
-    let required: Vec<&str> =
-        section.keys.iter().filter(|key| key.required).map(|key| key.name.as_str()).collect();
-    schema.insert("properties".to_owned(), Value::Object(properties));
-    if !required.is_empty() {
-        schema.insert("required".to_owned(), json!(required));
-    }
-    schema.insert("additionalProperties".to_owned(), others);
-    Value::Object(schema)
+    let required = section.keys.iter().filter(|key| key.required);
+    let required: Vec<&str> = required.map(|key| key.name.as_str()).collect();
+    json!({
+        "description": section.words,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": others,
+    })
 }
 
-fn inner_table(section: &Section, sections: &[Section]) -> Map<String, Value> {
-    match table(section, sections) {
+fn as_object(schema: Value) -> Map<String, Value> {
+    match schema {
         Value::Object(schema) => schema,
         _ => Map::new(),
     }
-}
-
-fn kind(section: &Section) -> Map<String, Value> {
-    let name = section.place.rsplit('.').next().unwrap_or_default();
-    Map::from_iter([("const".to_owned(), json!(name))])
 }
 
 /// Meaning, default and example of a key.
@@ -136,10 +147,7 @@ fn values(shape: &Shape) -> Map<String, Value> {
         Shape::Boolean => json!({ "anyOf": [{ "type": "boolean" }, reference()] }),
         Shape::Table => json!({ "type": "object" }),
     };
-    match schema {
-        Value::Object(schema) => schema,
-        _ => Map::new(),
-    }
+    as_object(schema)
 }
 
 fn integer(low: &str, high: &str) -> Value {

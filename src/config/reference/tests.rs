@@ -156,6 +156,44 @@ fn the_schema_says_what_editors_show() {
 }
 
 #[test]
+fn a_table_of_several_kinds_is_one_of_them() {
+    let key = |name: &str, shape: Shape, required| Described {
+        name: name.to_owned(),
+        key: &UNDESCRIBED,
+        shape,
+        required,
+    };
+    let text = || Shape::Text(None);
+    let section =
+        |place: &str, keys: Vec<Described>| Section { place: place.to_owned(), words: "", keys };
+    let sections = [
+        section("sources", vec![]),
+        section("sources.http", vec![key("type", text(), true), key("auth", Shape::Table, false)]),
+        section(
+            "sources.http.auth.bearer",
+            vec![key("type", text(), true), key("token", text(), true)],
+        ),
+        section(
+            "sources.http.auth.basic",
+            vec![key("type", text(), true), key("user", text(), false)],
+        ),
+    ];
+    let schema = jsonschema::validator_for(&schema::schema_of(&sections)).unwrap();
+    for (auth, want) in [
+        (json!({"type": "bearer", "token": "t"}), true),
+        (json!({"type": "basic"}), true),
+        (json!({"type": "${AUTH}", "token": "t"}), true),
+        (json!({"type": "bearer"}), false),
+        (json!({"type": "basic", "token": "t"}), false),
+        (json!({"token": "t"}), false),
+        (json!("bearer"), false),
+    ] {
+        let file = json!({"sources": {"a": {"type": "http", "auth": auth}}});
+        assert_eq!(schema.is_valid(&file), want, "{file}");
+    }
+}
+
+#[test]
 fn the_schema_lets_references_stand_for_anything() {
     for text in [
         "[loader]\nbatch_size = \"${N}\"\nmax_idle = \"${N:-5}s\"\nconcurrency = \"${N:-64}\"",
