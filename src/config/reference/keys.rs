@@ -47,7 +47,7 @@ pub(super) const KEYS: &[Key] = &[
     shown("request_log", "failed_days", Is("30"), "How many days requests are kept that failed and were retried or skipped."),
     shown("request_log", "archive", Is("false"), "Whether they are moved to the archive instead of being deleted."),
     shown("request_log", "months_ahead", None, "Months of the archive, this one included, that `eventloader run` keeps \
-           partitions for. Only with `archive`; left out: 3.").such_as("3"),
+           partitions for. Only with `archive`; left out: 3."),
 
     secret("storage", "url", None, "Where it is. Left out or empty: the database of `[database]`.")
         .such_as("\"${STORAGE_URL}\""),
