@@ -40,6 +40,27 @@ pub trait EventSource: Send + Sync {
     /// The class of the error decides whether the window may be asked again; see [`SourceError`].
     async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError>;
 
+    /// Whether pages carry a [state](Page::state), so that claims read it.
+    fn keeps_state(&self) -> bool {
+        false
+    }
+
+    /// Asks as [`Self::fetch_events`] does, of a source that [keeps a state](Self::keeps_state). `state` is what came with
+    /// the last page that was deposited, word for word; `None`: none did.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fetch_events`].
+    async fn fetch_with_state(
+        &self,
+        after_id: i64,
+        limit: u32,
+        state: Option<&str>,
+    ) -> Result<Page, SourceError> {
+        debug_assert!(state.is_none(), "a source that keeps a state has to take it");
+        self.fetch_events(after_id, limit).await
+    }
+
     /// Where a source without a cursor begins: the id before the first one.
     fn start_after(&self) -> i64 {
         0
@@ -55,12 +76,16 @@ pub struct Page {
     pub body: Bytes,
     /// When the source is known to have had the request; `None`: when the call returned. Spacing counts from here.
     pub answered_at: Option<Instant>,
+    /// Where the source stands after these events, in its own words: JSON text, stored in their transaction and given to
+    /// the next request. `None`: as before. A page with a state may hold more than `limit` events, because it has to end
+    /// where the state does.
+    pub state: Option<String>,
 }
 
 impl Page {
     /// A page of items, answered now.
     pub fn new(items: Vec<Item>) -> Self {
-        Self { items, body: Bytes::new(), answered_at: None }
+        Self { items, ..Self::default() }
     }
 }
 

@@ -56,6 +56,8 @@ struct Twin {
     random: StdRng,
     memories: [Memory; 3],
     next_token: u128,
+    /// What came with the last page that was stored and had one.
+    state: Option<String>,
     on_failure: OnFailure,
     min_interval: Time,
     /// How often each answer was given, to know that the run was not idle.
@@ -79,6 +81,7 @@ impl Twin {
             random: StdRng::seed_from_u64(seed),
             memories: [memory(1), memory(2), memory(3)],
             next_token: 4,
+            state: None,
             on_failure: if seed.is_multiple_of(2) { OnFailure::Hold } else { OnFailure::Retry },
             min_interval: if seed.is_multiple_of(3) { 9 } else { 1 },
             answers: BTreeMap::new(),
@@ -118,7 +121,8 @@ impl Twin {
             min_interval: hours(self.min_interval),
             on_failure: self.on_failure,
         };
-        let real = request_log::claim(&self.database.pool, &request).await.expect("a claim");
+        let pool = &self.database.pool;
+        let real = request_log::claim_with_state(pool, &request).await.expect("a claim");
         // What the product makes a second is an hour here: it must not pass by itself.
         self.database
             .execute(
@@ -126,7 +130,7 @@ impl Twin {
                  where status = 'orphaned' and retry_at between clock_timestamp() and clock_timestamp() + '1 minute'",
             )
             .await;
-        let model = self.ledger.claim(&Claim {
+        let mut model = self.ledger.claim(&Claim {
             owner,
             token,
             lease_ttl: TTL,
@@ -135,6 +139,9 @@ impl Twin {
             orphan_retry_in: (self.on_failure == OnFailure::Retry).then_some(1),
             max_attempts: WINDOW_ATTEMPTS_MAX,
         });
+        if let Claimed::Granted(grant) = &mut model {
+            grant.state.clone_from(&self.state);
+        }
         match (&real, &model) {
             (ClaimAnswer::Granted(real), Claimed::Granted(model)) => assert_eq!(real, model),
             (
@@ -222,10 +229,17 @@ impl Twin {
             empty_streak: u32::from(max_id.is_none()) * (grant.empty_streak + 1),
             pause: pause.map(hours),
         };
-        let rows = DepositRows { events: &events, bad_events: &[] };
+        let state = self
+            .random
+            .random_bool(0.5)
+            .then(|| format!("{{ \"at\": {}.0 }}", self.random.random::<u16>()));
+        let rows = DepositRows { events: &events, bad_events: &[], state: state.as_deref() };
         let real = inbox::deposit(&self.database.pool, real_end, &grant, &deposit, rows).await;
         let before = self.ledger.request(grant.request_id).map(|request| request.status);
         let end = CycleEnd { not_before_in: pause, ..end };
+        if matches!(before, Some(Status::Reserved | Status::Orphaned)) && state.is_some() {
+            self.state = state;
+        }
         let model = self.ledger.deposit(&end, &grant, &deposit, &ids);
         assert_eq!(real.expect("a deposit").stored, model);
         self.note(match before {

@@ -26,10 +26,15 @@ impl Loader {
 
     pub(super) async fn claim(
         &self,
+        source: &LoadedSource,
         request: &ClaimRequest<'_>,
     ) -> Result<ClaimAnswer, StoreError> {
         let mut lent = self.connections.lend().await?;
-        let outcome = request_log::claim(&mut *lent, request).await;
+        let outcome = if source.source.keeps_state() {
+            request_log::claim_with_state(&mut *lent, request).await
+        } else {
+            request_log::claim(&mut *lent, request).await
+        };
         lent.give_back(&outcome);
         outcome
     }

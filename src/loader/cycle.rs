@@ -50,6 +50,8 @@ pub struct Grant {
     pub empty_streak: u32,
     /// Failures in a row before this request.
     pub failure_streak: u32,
+    /// What came with the last page, of a source that keeps a state.
+    pub state: Option<String>,
 }
 
 /// The database's answer to a claim.

@@ -77,6 +77,8 @@ struct Driver<'a> {
     bad_events: Vec<BadEvent>,
     /// The page as it came, until it is stored.
     body: Bytes,
+    /// What came with the page.
+    state: Option<String>,
     failure: Option<SourceError>,
     granted: bool,
     trouble: Option<Trouble>,
@@ -99,6 +101,7 @@ pub(super) async fn run_cycle(
         events: Vec::new(),
         bad_events: Vec::new(),
         body: Bytes::new(),
+        state: None,
         failure: None,
         granted: false,
         trouble: None,
@@ -133,7 +136,7 @@ impl Driver<'_> {
             on_failure: settings.on_failure,
         };
         self.claimed_at = Instant::now();
-        Some(match self.loader.claim(&request).await {
+        Some(match self.loader.claim(self.source, &request).await {
             Ok(answer) => {
                 self.granted = matches!(answer, ClaimAnswer::Granted(_));
                 Event::ClaimAnswered(answer)
@@ -165,7 +168,9 @@ impl Driver<'_> {
     async fn fetch(&mut self, grant: &Grant) -> Option<Event> {
         let sent_at = Instant::now();
         let settings = &self.source.settings;
-        let fetch = self.source.source.fetch_events(grant.after_id, settings.batch_size);
+        let source = &self.source.source;
+        let state = grant.state.as_deref();
+        let fetch = source.fetch_with_state(grant.after_id, settings.batch_size, state);
         let heartbeat = heartbeat(self.loader, self.source, grant.epoch);
         let outcome = tokio::select! {
             biased;
@@ -197,9 +202,11 @@ impl Driver<'_> {
         self.known_at = Some(known_at);
         self.was_slow = Some(sent_at.elapsed() > SLOW);
         let ids = page.items.iter().filter_map(Item::id);
-        if let Err(error) =
-            check_order(ids, grant.after_id, self.source.settings.batch_size as usize)
-        {
+        let limit = match page.state {
+            None => self.source.settings.batch_size as usize,
+            Some(_) => usize::MAX,
+        };
+        if let Err(error) = check_order(ids, grant.after_id, limit) {
             return Err(SourceError::invalid_page(&error, page.body));
         }
         let max_id = page.items.iter().rev().find_map(Item::id);
@@ -212,7 +219,7 @@ impl Driver<'_> {
                 }
             }
         }
-        self.body = page.body;
+        (self.body, self.state) = (page.body, page.state);
         Ok(Answer::Page { max_id })
     }
 
@@ -240,7 +247,11 @@ impl Driver<'_> {
     async fn deposit(&mut self, grant: &Grant, deposit: &Deposit) -> Option<Event> {
         let mut failures = 0;
         loop {
-            let rows = DepositRows { events: &self.events, bad_events: &self.bad_events };
+            let rows = DepositRows {
+                events: &self.events,
+                bad_events: &self.bad_events,
+                state: self.state.as_deref(),
+            };
             let outcome =
                 self.loader.deposit(self.source, self.known_at, grant, deposit, rows).await;
             match outcome {

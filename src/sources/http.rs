@@ -169,7 +169,7 @@ impl HttpSource {
                 Err(_) => return Err(SourceError::unknown("stopped while the body was unpacked")),
             }
         };
-        Ok(Page { items, body, answered_at: Some(answered_at) })
+        Ok(Page { items, body, answered_at: Some(answered_at), ..Page::default() })
     }
 
     fn too_late(&self, what: &str) -> SourceError {

@@ -21,6 +21,8 @@ pub struct DepositRows<'a> {
     pub events: &'a [Event],
     /// Events for the dead letters.
     pub bad_events: &'a [BadEvent],
+    /// What the source wants to be given with the next request; `None`: as before.
+    pub state: Option<&'a str>,
 }
 
 /// How a deposit was answered.
@@ -42,9 +44,10 @@ pub async fn deposit(
 ) -> Result<DepositAnswer, StoreError> {
     let events = rows.events;
     let bad = rows.bad_events;
-    let row = sqlx::query(
-        "select * from eventloader.deposit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-    )
+    let query = sqlx::query(match rows.state {
+        None => "select * from eventloader.deposit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+        Some(_) => "select * from eventloader.deposit_with_state($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+    })
     .bind(end.source_name)
     .bind(grant.request_id)
     .bind(grant.token)
@@ -62,10 +65,12 @@ pub async fn deposit(
     .bind(bad.iter().map(|b| bad_event_detail(b, end)).collect::<Vec<_>>())
     .bind(end.request_known_for.map(interval))
     .bind(deposit.pause.map(interval))
-    .bind(deposit.empty_streak.cast_signed())
-    .fetch_one(executor)
-    .await
-    .map_err(failed_to("deposit a page"))?;
+    .bind(deposit.empty_streak.cast_signed());
+    let query = match rows.state {
+        None => query,
+        Some(state) => query.bind(state),
+    };
+    let row = query.fetch_one(executor).await.map_err(failed_to("deposit a page"))?;
     let read = || -> Result<DepositAnswer, sqlx::Error> {
         let stored = match row.try_get::<&str, _>("outcome")? {
             "closed" => Stored::Refused,

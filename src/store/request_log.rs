@@ -45,11 +45,30 @@ pub async fn claim(
     executor: impl PgExecutor<'_>,
     request: &ClaimRequest<'_>,
 ) -> Result<ClaimAnswer, StoreError> {
+    let function =
+        "select *, null::text as state from eventloader.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    claim_by(executor, request, function).await
+}
+
+/// As [`claim`], with the state that came with the source's last page.
+pub async fn claim_with_state(
+    executor: impl PgExecutor<'_>,
+    request: &ClaimRequest<'_>,
+) -> Result<ClaimAnswer, StoreError> {
+    let function = "select * from eventloader.claim_with_state($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    claim_by(executor, request, function).await
+}
+
+async fn claim_by(
+    executor: impl PgExecutor<'_>,
+    request: &ClaimRequest<'_>,
+    function: &'static str,
+) -> Result<ClaimAnswer, StoreError> {
     let orphan_retry_in = match request.on_failure {
         OnFailure::Hold => None,
         OnFailure::Retry => Some(interval(RETRY_BACKOFF.base)),
     };
-    let row = sqlx::query("select * from eventloader.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+    let row = sqlx::query(function)
         .bind(request.source_name)
         .bind(request.owner)
         .bind(request.token)
@@ -77,6 +96,7 @@ fn claim_answer(row: &sqlx::postgres::PgRow, token: Token) -> Result<ClaimAnswer
                 attempt: row.try_get::<i32, _>("attempt")?.cast_unsigned(),
                 empty_streak: row.try_get::<i32, _>("empty_streak")?.cast_unsigned(),
                 failure_streak: row.try_get::<i32, _>("failure_streak")?.cast_unsigned(),
+                state: row.try_get("state")?,
             }));
         }
         "busy" => Denial::Busy,

@@ -257,6 +257,7 @@ impl Ledger {
             attempt: request.attempt,
             empty_streak: self.rate.empty_streak,
             failure_streak: self.rate.failure_streak,
+            state: None,
         }
     }
 
