@@ -20,6 +20,7 @@ use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
+use crate::sources::command::{CommandOptions, CommandSource};
 use crate::sources::file::{FileOptions, FileSource};
 pub(crate) use crate::sources::http::Clients;
 use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
@@ -317,6 +318,20 @@ pub(crate) fn load_source(
                 max_page_bytes: file.max_page_bytes,
             };
             (Arc::new(FileSource::new(options)), SOURCE_DEADLINE)
+        }
+        SourceKind::Command(command) => {
+            let options = CommandOptions {
+                source_name: source_name.clone(),
+                mode: command.mode,
+                command: command.command.clone(),
+                directory: command.directory.clone(),
+                inherited: command.inherited.clone(),
+                environment: command.environment.clone(),
+                mapping: command.mapping.clone(),
+                timeout: command.timeout,
+                max_page_bytes: command.max_page_bytes,
+            };
+            (Arc::new(CommandSource::new(options)), command.timeout + Duration::from_secs(5))
         }
     };
     let loading = &config.loading;

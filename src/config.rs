@@ -53,7 +53,9 @@ pub use fingerprint::Fingerprints;
 pub use loading::{LoaderConfig, Loading};
 pub use request_log::RequestLogConfig;
 pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig};
-pub use source::{FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName, SourceNameError};
+pub use source::{
+    CommandConfig, FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName, SourceNameError,
+};
 
 /// The whole configuration. Complete and checked: nothing in it needs a second look.
 #[derive(Debug, Clone, Default)]

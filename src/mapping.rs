@@ -18,6 +18,7 @@ mod time;
 pub use fields::MAX_EVENT_TYPE_BYTES;
 pub use page_error::PageError;
 pub use pointer::{Pointer, PointerError};
+pub(crate) use time::parse_time;
 
 /// Where the parts of an event stand in what a source answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,27 @@ impl Mapping {
             items.push(reader.judge(body, None, &parts, id));
             Ok(())
         })?;
+        Ok(items)
+    }
+
+    /// Reads a page that is one item a line, as newline-delimited JSON has it. Empty lines are passed over.
+    ///
+    /// # Errors
+    /// As [`Mapping::items_of_page`]: a line that is no item makes the page invalid.
+    pub fn items_of_lines(&self, body: &Bytes) -> Result<Vec<Item>, PageError> {
+        let text = std::str::from_utf8(body).map_err(|error| PageError::not_utf8(body, error))?;
+        let mut reader = ItemReader::new(self);
+        let mut items = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_ascii();
+            if line.is_empty() {
+                continue;
+            }
+            let item = valid_json(line).map_err(|e| PageError::not_json(line, &e).below(number))?;
+            let parts = reader.walk_item(&mut Walk::new(item), items.len())?;
+            let id = self.id_of(&parts, items.len())?;
+            items.push(reader.judge(body, None, &parts, id));
+        }
         Ok(items)
     }
 

@@ -1,4 +1,6 @@
 //! What events are taken from.
 
+mod command;
 mod conformance;
 mod file;
+mod singer;

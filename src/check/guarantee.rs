@@ -14,6 +14,7 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
         SourceKind::File(_) => {
             "every line whose newline is written is stored once, in order; ids have to increase from line to line"
         }
+        SourceKind::Command(command) => command.mode.guarantee(),
     };
     let failure = match source.loading.on_failure {
         OnFailure::Hold => {

@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use secrecy::ExposeSecret;
 
 use super::{Finding, message, subject_of};
-use crate::config::{Config, SourceConfig, SourceKind};
+use crate::config::{CommandConfig, Config, SourceConfig, SourceKind};
 
 /// Files and sockets besides connections and requests: the log, the configuration, pipes.
 const OTHER_FILES: u64 = 64;
@@ -41,6 +44,14 @@ pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
     let subject = subject_of(source.name.as_str());
     match &source.kind {
         SourceKind::Http(_) => None,
+        SourceKind::Command(command) => {
+            let program = command.command.first()?;
+            let is_there = places(program, command).any(|place| is_executable(&place));
+            (!is_there).then(|| {
+                let what = format!("{program} is not there, or may not be run");
+                Finding::new(message::PROGRAM_MISSING, subject, what)
+            })
+        }
         SourceKind::File(file) => match File::open(&file.path) {
             Ok(_) => None,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -52,6 +63,26 @@ pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
             }
         },
     }
+}
+
+/// Where a program is looked for: a name without a slash on the `PATH`.
+fn places(program: &str, command: &CommandConfig) -> impl Iterator<Item = PathBuf> {
+    let of_program = command.environment.iter().find(|(name, _)| name == "PATH");
+    let path = match of_program {
+        Some((_, path)) => path.expose_secret().to_owned(),
+        None => {
+            let inherited = command.inherited.iter().find(|(name, _)| name == "PATH");
+            inherited.map(|(_, path)| path.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+    };
+    let directories = if program.contains('/') { String::new() } else { path };
+    let places: Vec<PathBuf> =
+        directories.split(':').map(|place| command.directory.join(place).join(program)).collect();
+    places.into_iter()
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 fn missing(path: &Path) -> String {

@@ -91,6 +91,10 @@ impl<'a> TableReader<'a> {
         &self.reading.document
     }
 
+    pub(super) fn environment(&self) -> &'a Environment {
+        self.reading.environment
+    }
+
     /// Reads an inner table; an empty one where it is absent or no table.
     pub(super) fn table(&mut self, key: &'static str) -> Self {
         self.taken.push(key);

@@ -20,6 +20,8 @@ pub(super) enum Shape {
     Word(Vec<&'static str>),
     /// true or false.
     Boolean,
+    /// An array of strings.
+    List,
     /// A table with keys of its own.
     Table,
 }
@@ -59,6 +61,7 @@ impl Shape {
                 words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(" or ")
             }
             Self::Boolean => "`true` or `false`".to_owned(),
+            Self::List => "an array of strings".to_owned(),
             Self::Table => "a table".to_owned(),
         }
     }

@@ -2,11 +2,13 @@
 //!
 //! Each type of source has a file in `source/`, a variant of [`SourceKind`] and a row of `TYPES`.
 
+mod command;
 mod file;
 mod http;
 mod item;
 mod name;
 
+pub use command::CommandConfig;
 pub use file::FileConfig;
 pub use http::HttpConfig;
 pub use name::{SourceName, SourceNameError};
@@ -35,6 +37,8 @@ pub enum SourceKind {
     Http(HttpConfig),
     /// `type = "file"`: newline-delimited JSON, followed as it grows.
     File(FileConfig),
+    /// `type = "command"`: any program that prints newline-delimited JSON, or a Singer tap.
+    Command(CommandConfig),
 }
 
 impl SourceKind {
@@ -43,6 +47,7 @@ impl SourceKind {
         match self {
             Self::Http(_) => "http",
             Self::File(_) => "file",
+            Self::Command(_) => "command",
         }
     }
 
@@ -50,7 +55,7 @@ impl SourceKind {
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::Http(api) => api.url.host_str(),
-            Self::File(_) => None,
+            Self::File(_) | Self::Command(_) => None,
         }
     }
 }
@@ -75,11 +80,15 @@ const TYPES: &[SourceType] = &[
         telltale: "path",
         read: |table| FileConfig::read(table).map(SourceKind::File),
     },
+    SourceType {
+        name: "command",
+        telltale: "command",
+        read: |table| CommandConfig::read(table).map(SourceKind::Command),
+    },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] =
-    &["sql", "command", "rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["sql", "rabbitmq_stream", "amqp", "redis_stream", "kafka"];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {

@@ -152,6 +152,14 @@ impl PageError {
         Self::NotJson { line, column, message, hint }
     }
 
+    /// The same error in a part of the body that stands below so many lines.
+    pub(super) fn below(mut self, line_count: usize) -> Self {
+        if let Self::NotJson { line, .. } = &mut self {
+            *line += line_count;
+        }
+        self
+    }
+
     pub(super) fn items_missing(pointer: &Pointer, body: &str) -> Self {
         Self::ItemsMissing {
             pointer: excerpt(pointer.as_str(), FOUND_LENGTH_MAX),

@@ -34,6 +34,11 @@ pub(super) fn parse_occurred_at(raw: &str) -> Result<Option<DateTime<Utc>>, Stri
     })
 }
 
+/// Reads a time that is not worth losing an event for.
+pub(crate) fn parse_time(raw: &str) -> Option<DateTime<Utc>> {
+    parse_occurred_at(raw).ok().flatten()
+}
+
 fn parse_rfc3339(inside: &str) -> Result<DateTime<Utc>, String> {
     let text = decode(inside).map_err(|fault| format!(" (it {fault})"))?;
     let time = DateTime::parse_from_rfc3339(&text).map_err(|error| format!(" ({error})"))?;

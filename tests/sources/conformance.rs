@@ -12,6 +12,7 @@ use eventloader::sources::file::{FileOptions, FileSource};
 use eventloader::sources::http::{Clients, HttpOptions, HttpSource};
 use eventloader::sources::memory::MemorySource;
 
+use super::command::Script;
 use crate::support::http::{Reply, Server};
 
 /// A source, and how events come to be in it.
@@ -68,6 +69,27 @@ impl Fixture {
             push: Box::new(move |raw| writeln!(file.lock().unwrap(), "{raw}").unwrap()),
             is_verbatim: true,
             _keep: Box::new(directory),
+        }
+    }
+
+    #[expect(clippy::unused_async, reason = "all kinds are set up alike")]
+    async fn command() -> Self {
+        let script = Script::new(
+            "n=0; touch events; while IFS='\t' read -r id raw; do
+                 [ \"$id\" -gt \"$1\" ] || continue
+                 [ $n -lt $2 ] || break
+                 n=$((n + 1)); printf '%s\\n' \"$raw\"
+             done < events",
+        );
+        let mut open = std::fs::OpenOptions::new();
+        let file = Mutex::new(open.append(true).create(true).open(script.path("events")).unwrap());
+        Self {
+            source: Box::new(script.source()),
+            push: Box::new(move |raw| {
+                writeln!(file.lock().unwrap(), "{}\t{raw}", id_of(raw)).unwrap();
+            }),
+            is_verbatim: true,
+            _keep: Box::new(script),
         }
     }
 
@@ -129,6 +151,7 @@ macro_rules! source_conformance {
     ($($case:ident,)*) => {
         source_conformance! { @source http $($case)* }
         source_conformance! { @source file $($case)* }
+        source_conformance! { @source command $($case)* }
         source_conformance! { @source memory $($case)* }
     };
     (@source $source:ident $($case:ident)*) => {

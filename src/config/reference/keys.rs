@@ -20,6 +20,8 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
                  `type`, which decides what its other keys are."),
     ("sources.http", "An HTTP API that answers pages of JSON, asked as `GET url?after_id=41&limit=1000`."),
     ("sources.file", "A file of newline-delimited JSON, followed as it grows and is rotated."),
+    ("sources.command", "Any program that prints newline-delimited JSON, or a Singer tap. docs/command_source.md says how \
+                         it is run."),
 ];
 
 /// Every key. The place `sources` stands for each type that has no row of its own for the key.
@@ -89,6 +91,22 @@ pub(super) const KEYS: &[Key] = &[
     shown("sources.file", "path", None, "The file. A relative path begins at the directory of the configuration file.")
         .such_as("\"/var/log/audit.ndjson\""),
     shown("sources.file", "max_page_bytes", Is("\"64MiB\""), "The most bytes read at once. At least `max_event_bytes`."),
+
+    shown("sources.command", "mode", Is("\"lines\""), "What the program prints: `lines` of events with ids, or the messages \
+           of a `singer` tap."),
+    secret("sources.command", "command", None, "The program and its arguments, run without a shell. `{after_id}` and \
+            `{limit}` are filled in; in singer mode `{state}`, the path of a file.")
+        .such_as("[\"python3\", \"fetch.py\", \"{after_id}\", \"{limit}\"]"),
+    shown("sources.command", "directory", None, "Where it runs. A relative path begins at the directory of the configuration \
+           file, which is the default."),
+    secret("sources.command", "environment", None, "Further variables for the program, which gets `PATH`, `HOME`, `LANG`, \
+            `TZ` and `TMPDIR` of this process, and no others.").such_as("{ API_TOKEN = \"${SHOP_TOKEN}\" }"),
+    secret("sources.command.environment", "*", None, "The value of the variable of that name.")
+        .such_as("\"${SHOP_TOKEN}\""),
+    shown("sources.command", "timeout", Is("\"30s\""), "The longest one request may take."),
+    shown("sources.command", "id", Is("\"/id\""), "Where in a line its id is. Not in singer mode, where records are numbered \
+           in the order they come."),
+    shown("sources.command", "max_page_bytes", Is("\"64MiB\""), "The most output for one page. At least `max_event_bytes`."),
 ];
 
 const fn shown(

@@ -145,6 +145,7 @@ fn values(shape: &Shape) -> Map<String, Value> {
         }
         Shape::Word(words) => json!({ "anyOf": [{ "enum": words }, reference()] }),
         Shape::Boolean => json!({ "anyOf": [{ "type": "boolean" }, reference()] }),
+        Shape::List => json!({ "type": "array", "items": { "type": "string" } }),
         Shape::Table => json!({ "type": "object" }),
     };
     as_object(schema)

@@ -26,19 +26,23 @@ pub struct FileConfig {
 impl FileConfig {
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
         let base = table.document().path.parent().unwrap_or(Path::new(""));
-        let path = table.require("path", "add path = \"events.ndjson\"", |s| file_path(s, base));
+        let file =
+            table.require("path", "add path = \"events.ndjson\"", |s| path(s, base, "a file"));
         let mapping = read_mapping(table);
         let max_page_bytes = read_max_page_bytes(table, mapping.max_event_bytes);
-        Some(Self { path: path?.value, mapping, max_page_bytes })
+        Some(Self { path: file?.value, mapping, max_page_bytes })
     }
 }
 
 const PATH: Form = Form { name: "a path", pattern: r"^([^~]|~[^/])" };
 
-fn file_path(setting: &Setting<'_>, base: &Path) -> Result<PathBuf, Problem> {
+/// A path; a relative one begins at `base`.
+pub(super) fn path(setting: &Setting<'_>, base: &Path, what: &str) -> Result<PathBuf, Problem> {
     let text = setting.text_of(&PATH)?;
     if text.value.is_empty() || text.value.contains('\0') {
-        return Err(text.refuse(Problem::new("not a path")).expected("the path of a file"));
+        return Err(text
+            .refuse(Problem::new("not a path"))
+            .expected(format!("the path of {what}")));
     }
     if text.value == "~" || text.value.starts_with("~/") {
         let problem = Problem::new("where \"~\" is not filled in").expected("a path");

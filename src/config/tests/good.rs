@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::loader::policy::OnFailure;
 use crate::mapping::Pointer;
+use crate::sources::command::Mode;
 
 /// The example of the design, with the types that are supported.
 const EXAMPLE: &str = r#"
@@ -52,7 +53,7 @@ const SHOP: &str = "[sources.user-events]\ntype = \"http\"\nurl = \"https://x/\"
 fn http(config: &Config) -> &HttpConfig {
     match &config.sources[0].kind {
         SourceKind::Http(http) => http,
-        SourceKind::File(_) => panic!("not an http source"),
+        other => panic!("not an http source: {other:?}"),
     }
 }
 
@@ -292,4 +293,46 @@ fn no_damage_to_a_file_panics_or_shows_a_secret() {
             }
         }
     }
+}
+
+#[test]
+fn a_command_is_read_and_gets_only_a_few_of_our_variables() {
+    let text = "[sources.a]\ntype = \"command\"\ncommand = [\"awk\", \"{print} {} {after_id}\", \"-t${N}\"]\n\
+                directory = \"jobs\"\nenvironment = { B = \"hunter2\" }\nevent_type = \"/t\"\n";
+    let more = [
+        ("PATH", "/bin"),
+        ("TZ", "UTC"),
+        ("DATABASE_URL", "postgres://u:p@h/d"),
+        ("EVENTLOADER_SOURCES__A__ENVIRONMENT__MORE_OF_IT", "hunter2"),
+    ];
+    let environment = environment(&more);
+    let path = Path::new("/etc/el/eventloader.toml");
+    let config =
+        Config::parse(path, text, None, &environment, Purpose::Load).map(|(config, _)| config);
+    let config = config.unwrap();
+    let SourceKind::Command(command) = &config.sources[0].kind else { panic!("not a command") };
+    assert_eq!(command.mode, Mode::Lines);
+    assert_eq!(command.command, ["awk", "{print} {} {after_id}", "-t7"]);
+    assert_eq!(command.directory, Path::new("/etc/el/jobs"));
+    let inherited: Vec<&str> = command.inherited.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(inherited, ["PATH", "TZ"]);
+    let names: Vec<&str> = command.environment.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["B", "MORE_OF_IT"]);
+    assert_eq!(command.mapping.event_type, Some(pointer("/t")));
+    assert_eq!((command.timeout, command.max_page_bytes), (Duration::from_secs(30), 64 << 20));
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_command_can_be_given_by_a_variable_and_runs_beside_the_file() {
+    let text =
+        "[sources.a]\ntype = \"command\"\nmode = \"singer\"\ncommand = [\"x\", \"{state}\"]\n";
+    let given = [("EVENTLOADER_SOURCES__A__COMMAND", "[\"tap\", \"--state={state}\"]")];
+    let config = parse(text, &given).unwrap();
+    let SourceKind::Command(command) = &config.sources[0].kind else { panic!("not a command") };
+    assert_eq!(command.mode, Mode::Singer);
+    assert_eq!(command.command, ["tap", "--state={state}"]);
+    assert_eq!(command.directory, Path::new("."));
+    let found = findings(text, &[("EVENTLOADER_SOURCES__A__COMMAND", "tap --state {state}")]);
+    assert!(found[0].problem.contains("not an array of strings"), "{}", found[0]);
 }

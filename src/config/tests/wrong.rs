@@ -87,7 +87,7 @@ const VALUES: &[Case] = &[
     ("[admin]\nlisten = ¦8080", "admin.listen", "found an integer", "quotes"),
     ("[sources.¦\"\"]\ntype = \"file\"\npath = \"x\"", "sources.\"\"", "an empty", "rename"),
     ("[sources.¦a]\npath = \"x\"", "sources.a.type", "missing", "add type = \"file\""),
-    ("[sources.a]\ntype = ¦\"ftp\"", "sources.a.type", "no type", "`http` and `file`"),
+    ("[sources.a]\ntype = ¦\"ftp\"", "sources.a.type", "no type", "`http`, `file` and `command`"),
 ];
 
 /// Keys of an HTTP source; the text follows `[sources.a]`, its type and its URL, in line 4.
@@ -101,6 +101,56 @@ const HTTP: &[Case] = &[
     ("max_event_bytes = ¦\"1XB\"", "max_event_bytes", "not a unit of size", "the units are"),
     ("max_event_bytes = ¦100", "max_event_bytes", "found 100, out of range", "is \"1KiB\""),
     ("max_event_bytes = ¦\"65MiB\"", "max_event_bytes", "out of range", "is \"64MiB\""),
+];
+
+/// Of a command source; the text follows `[sources.a]` and its type, in line 3.
+const COMMAND: &[Case] = &[
+    ("command = ¦\"sh fetch.sh\"", "command", "found a string", "no shell splits it"),
+    ("command = ¦[]", "command", "an empty array", "write [\"python3\""),
+    ("command = ¦[\"\", \"x\"]", "command", "without a name", "write [\"python3\""),
+    ("command = ¦[\"sh\", 5]", "command", "found an integer", "put it in quotes"),
+    ("command = ¦{ sh = 1 }", "command", "found a table", "an array of strings"),
+    ("command = [\"sh\", \"¦{after}\"]", "command", "not known", "`{after_id}`?"),
+    ("command = [\"sh\", \"--n=¦{Limit}\"]", "command", "not known", "`{limit}`?"),
+    ("command = [\"sh\", \"¦{state}\"]", "command", "mode = \"singer\" only", "`{after_id}`"),
+    ("command = [\"sh\", \"¦${NOPE}\"]", "command", "NOPE is not set", "${NOPE:-value}"),
+    (
+        "mode = \"singer\"\ncommand = [\"tap\", \"{state}\", \"¦{after_id}\"]",
+        "command",
+        "mode = \"lines\" only",
+        "`{state}` here",
+    ),
+    (
+        "mode = \"singer\"\ncommand = ¦[\"tap\", \"--config\", \"c.json\"]",
+        "command",
+        "no argument with {state}",
+        "add \"--state\"",
+    ),
+    ("mode = ¦\"singr\"\ncommand = [\"sh\"]", "mode", "not one of", "mean `singer`?"),
+    ("mode = ¦\"airbyte\"\ncommand = [\"sh\"]", "mode", "not one of", "`lines` and `singer`"),
+    (
+        "mode = \"singer\"\ncommand = [\"tap\", \"{state}\"]\nid = ¦\"/n\"",
+        "id",
+        "records have no id",
+        "numbered",
+    ),
+    ("command = [\"sh\"]\ntimeout = ¦\"2h\"", "timeout", "out of range", "is \"1h\""),
+    ("command = [\"sh\"]\ndirectory = ¦\"~/x\"", "directory", "\"~\" is not", "${HOME}/x"),
+    ("command = [\"sh\"]\nenvironment = ¦\"A=b\"", "environment", "a string", "a table"),
+    (
+        "command = [\"sh\"]\nenvironment = { ¦\"A=b\" = \"c\" }",
+        "environment.\"A=b\"",
+        "not the name of a variable",
+        "without \"=\"",
+    ),
+    (
+        "command = [\"sh\"]\nenvironment = { ¦EVENTLOADER_LIMIT = \"1\" }",
+        "environment.EVENTLOADER_LIMIT",
+        "every request sets",
+        "take it out",
+    ),
+    ("command = [\"sh\"]\nenvironment = { A = ¦5 }", "environment.A", "an integer", "quotes"),
+    ("command = [\"sh\"]\n¦url = \"x\"", "url", "unknown key", "of type `http`"),
 ];
 
 const URLS: &[(&str, &str, &str)] = &[
@@ -154,6 +204,16 @@ fn an_empty_path_is_named() {
 }
 
 #[test]
+fn every_mistake_in_a_command_source_is_named() {
+    for (marked, key, problem, hint) in COMMAND {
+        let text = format!("[sources.a]\ntype = \"command\"\n{marked}");
+        check(&text, &format!("sources.a.{key}"), problem, hint);
+    }
+    let missing = "[sources.¦a]\ntype = \"command\"";
+    check(missing, "sources.a.command", "missing", "add command = [");
+}
+
+#[test]
 fn secrets_never_appear_in_messages() {
     let files = [
         "[database]\nurl = \"mysql://u:hunter2@h/d\"",
@@ -175,6 +235,10 @@ fn secrets_never_appear_in_messages() {
         "[[database]]\nurl = \"hunter2\"\nurl = \"hunter2\"",
         "[sources.a]\ntype=\"kafka\"\nsasl_password=\"hunter2\"",
         "[loader]\nmax_idle = \"${SHOP_TOKEN}\"",
+        "[sources.a]\ntype=\"command\"\ncommand=[\"x\", \"--token=hunter2\", \"{after}\"]",
+        "[sources.a]\ntype=\"command\"\ncommand=\"x --token=hunter2\"",
+        "[sources.a]\ntype=\"command\"\ncommand=[\"x\"]\nenvironment={ A=\"hunter2\", B=5 }",
+        "[sources.a]\ntype=\"command\"\ncommand=[\"x\"]\nenvironment={ A=\"hunter2\\u0000\" }",
     ];
     for text in files {
         let more = [("DB", "mysql://u:hunter2@h/d")];
