@@ -12,7 +12,7 @@ use eventloader::loader::cycle::{ClaimAnswer, Close, Denial, Deposit, Grant, Tok
 use eventloader::loader::policy::{OnFailure, Verdict, WINDOW_ATTEMPTS_MAX};
 use eventloader::store::inbox::{self, DepositRows};
 use eventloader::store::request_log::{self, ClaimRequest};
-use eventloader::store::source::{self, Registration};
+use eventloader::store::source::{self, Registration, SeekTo};
 use eventloader::store::{Actor, lease};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -304,7 +304,7 @@ impl Twin {
         let mut transaction = self.database.pool.begin().await.expect("a transaction");
         source::lock_cursor(&mut transaction, SOURCE).await.expect("a lock");
         let actor = Actor("tester".to_owned());
-        source::seek(&mut transaction, SOURCE, to, &actor).await.expect("a seek");
+        source::seek(&mut transaction, SOURCE, SeekTo::Id(to), &actor).await.expect("a seek");
         transaction.commit().await.expect("a commit");
         self.ledger.seek(to);
         self.note("sought");

@@ -6,8 +6,8 @@ use sqlx::PgPool;
 
 use super::output::time;
 use super::{Context, Failure, actor};
-use crate::store::failed_to;
 use crate::store::request_log::{self, Filter, Request};
+use crate::store::{failed_to, source};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Requests {
@@ -245,6 +245,16 @@ async fn skip(context: &Context, pool: &PgPool, skip: &Skip) -> Result<(), Failu
     let mut transaction = pool.begin().await.map_err(failed_to("begin a skip"))?;
     let request = request_log::lock(&mut transaction, id).await?.ok_or_else(|| unknown(id))?;
     check_held(&request)?;
+    let name = &request.source_name;
+    let cursor = source::lock_cursor(&mut transaction, name).await?;
+    if cursor.is_some_and(|cursor| cursor.has_state) {
+        return Err(Failure::new(format!(
+            "{name} goes on from its own state, not from an id: there is nothing to skip to"
+        ))
+        .with_hint(format!(
+            "mend the tap and `eventloader requests retry {id}`, or `eventloader sources seek {name} --state JSON`"
+        )));
+    }
     if !skip.dry_run {
         request_log::skip(&mut transaction, &request, to, &actor(context)).await?;
         transaction.commit().await.map_err(failed_to("commit a skip"))?;

@@ -5,6 +5,9 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::{Context, Failure, actor};
+use crate::config::SourceKind;
+use crate::sources::command::{Mode, stored_state};
+use crate::store::source::SeekTo;
 use crate::store::{failed_to, source};
 
 #[derive(Debug, Subcommand)]
@@ -39,8 +42,11 @@ pub(super) enum Sources {
         /// The source
         source: String,
         /// The id before the next event
-        #[arg(long, allow_negative_numbers = true)]
-        to: i64,
+        #[arg(long, allow_negative_numbers = true, required_unless_present = "state")]
+        to: Option<i64>,
+        /// Of a Singer tap, which is not asked by ids: the state it begins at, as JSON; null begins anew
+        #[arg(long, value_name = "JSON", conflicts_with = "to")]
+        state: Option<String>,
         /// Do it without asking
         #[arg(long)]
         yes: bool,
@@ -70,8 +76,14 @@ impl Sources {
                 let found = source::resume(pool, &source, &actor(context)).await?;
                 done(context, found, &source, "resumed", json)
             }
-            Self::Seek { source, to, yes, dry_run, json } => {
-                seek(context, pool, &Seek { source, to, yes, dry_run, json }).await
+            Self::Seek { source, to, state, yes, dry_run, json } => {
+                let seek = Seek { source, yes, dry_run, json };
+                match (to, state) {
+                    (Some(to), _) => seek_id(context, pool, &seek, to).await,
+                    (None, state) => {
+                        seek_state(context, pool, &seek, state.as_deref().unwrap_or("null")).await
+                    }
+                }
             }
         }
     }
@@ -130,14 +142,13 @@ async fn list(context: &Context, pool: &PgPool, json: bool) -> Result<(), Failur
 
 struct Seek {
     source: String,
-    to: i64,
     yes: bool,
     dry_run: bool,
     json: bool,
 }
 
-async fn seek(context: &Context, pool: &PgPool, seek: &Seek) -> Result<(), Failure> {
-    let (name, to) = (seek.source.as_str(), seek.to);
+async fn seek_id(context: &Context, pool: &PgPool, seek: &Seek, to: i64) -> Result<(), Failure> {
+    let name = seek.source.as_str();
     let known = source::status(pool, Some(name)).await?;
     let before = known.first().ok_or_else(|| unknown(name))?.last_requested_id;
     let effect = if to < before {
@@ -151,6 +162,12 @@ async fn seek(context: &Context, pool: &PgPool, seek: &Seek) -> Result<(), Failu
     }
     let mut transaction = pool.begin().await.map_err(failed_to("begin a seek"))?;
     let cursor = source::lock_cursor(&mut transaction, name).await?.ok_or_else(|| unknown(name))?;
+    if cursor.has_state {
+        return Err(Failure::new(format!(
+            "{name} goes on from its own state, not from an id: moving the cursor would change nothing it sends"
+        ))
+        .with_hint(format!("`eventloader sources seek {name} --state JSON`; null begins anew")));
+    }
     if cursor.inbox_count > 0 || cursor.last_stored_id < cursor.last_requested_id {
         return Err(Failure::new(format!(
             "{name} still has {} events in the inbox; its cursor can be moved when they are in the event log",
@@ -159,7 +176,7 @@ async fn seek(context: &Context, pool: &PgPool, seek: &Seek) -> Result<(), Failu
         .with_hint(format!("`eventloader sources pause {name}`, `eventloader retry-worker --once`, and again")));
     }
     if !seek.dry_run {
-        source::seek(&mut transaction, name, to, &actor(context)).await?;
+        source::seek(&mut transaction, name, SeekTo::Id(to), &actor(context)).await?;
         transaction.commit().await.map_err(failed_to("commit a seek"))?;
     }
     if seek.json {
@@ -172,4 +189,45 @@ async fn seek(context: &Context, pool: &PgPool, seek: &Seek) -> Result<(), Failu
         "the cursor of {name} {verb} from {} to {to}: {effect}",
         cursor.last_requested_id
     ))
+}
+
+/// Whether the configuration says that a source is a Singer tap: one that never ran has no state yet.
+fn is_singer(context: &Context, source_name: &str) -> bool {
+    let mut sources = context.config.sources.iter();
+    sources.any(|source| {
+        source.name.as_str() == source_name
+            && matches!(&source.kind, SourceKind::Command(command) if command.mode == Mode::Singer)
+    })
+}
+
+async fn seek_state(
+    context: &Context,
+    pool: &PgPool,
+    seek: &Seek,
+    value: &str,
+) -> Result<(), Failure> {
+    let name = seek.source.as_str();
+    let state = stored_state(value)
+        .map_err(|error| Failure::usage(format!("--state is not JSON: {error}")))?;
+    check_known(pool, name).await?;
+    let effect = "its tap is started anew; records it sends again are stored under new ids";
+    if !seek.dry_run {
+        context.output.confirm(&format!("Change the state of {name} ({effect})?"), seek.yes)?;
+    }
+    let mut transaction = pool.begin().await.map_err(failed_to("begin a seek"))?;
+    let cursor = source::lock_cursor(&mut transaction, name).await?.ok_or_else(|| unknown(name))?;
+    if !cursor.has_state && !is_singer(context, name) {
+        return Err(Failure::new(format!("{name} keeps no state; it is asked by ids"))
+            .with_hint(format!("`eventloader sources seek {name} --to ID`")));
+    }
+    if !seek.dry_run {
+        let to = SeekTo::State(state.as_deref());
+        source::seek(&mut transaction, name, to, &actor(context)).await?;
+        transaction.commit().await.map_err(failed_to("commit a seek"))?;
+    }
+    if seek.json {
+        return context.output.json(&json!({ "source_name": name, "dry_run": seek.dry_run }));
+    }
+    let verb = if seek.dry_run { "would be" } else { "is" };
+    context.output.line(&format!("the state of {name} {verb} changed: {effect}"))
 }

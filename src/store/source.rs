@@ -198,6 +198,17 @@ pub struct CursorRow {
     pub last_stored_id: i64,
     /// Rows of it in the inbox.
     pub inbox_count: i64,
+    /// Whether it stands at a state of its own words.
+    pub has_state: bool,
+}
+
+/// Where a source is to go on.
+#[derive(Clone, Copy, Debug)]
+pub enum SeekTo<'s> {
+    /// After this id.
+    Id(i64),
+    /// At this state, JSON text; `None`: at its beginning. The ids go on from where they are.
+    State(Option<&'s str>),
 }
 
 /// Locks a source's lease and cursor and reads where it stands.
@@ -218,7 +229,7 @@ pub async fn lock_cursor(
             .map_err(failed_to(operation))?;
     }
     sqlx::query_as(
-        "select c.last_requested_id, c.last_stored_id,
+        "select c.last_requested_id, c.last_stored_id, c.state is not null as has_state,
              (select count(*) from eventloader.event_inbox i where i.source_name = $1) as inbox_count
          from eventloader.source_cursor c
          where c.source_name = $1",
@@ -229,14 +240,18 @@ pub async fn lock_cursor(
     .map_err(failed_to(operation))
 }
 
-/// Moves a locked cursor to `to`; open windows of the source are closed as `skipped`. The inbox has to hold nothing of
-/// the source: rows above the new cursor would keep their request open for ever.
+/// Moves a locked cursor to `to`; open windows of the source are closed as `skipped`. For another id the inbox has to hold
+/// nothing of the source: rows above the new cursor would keep their request open for ever.
 pub async fn seek(
     connection: &mut PgConnection,
     source_name: &str,
-    to: i64,
+    to: SeekTo<'_>,
     actor: &Actor,
 ) -> Result<(), StoreError> {
+    let (id, state) = match to {
+        SeekTo::Id(id) => (Some(id), None),
+        SeekTo::State(state) => (None, state),
+    };
     sqlx::query(
         "with closed as (
              update eventloader.event_request_log
@@ -244,11 +259,12 @@ pub async fn seek(
              where source_name = $1 and status in ('reserved', 'failed', 'orphaned')
              returning id
          ), before as (
-             select last_requested_id from eventloader.source_cursor where source_name = $1
+             select last_requested_id, state::text from eventloader.source_cursor where source_name = $1
          ), moved as (
              update eventloader.source_cursor
-             set last_requested_id = $2,
-                 last_stored_id = $2,
+             set last_requested_id = coalesce($2, last_requested_id),
+                 last_stored_id = coalesce($2, last_stored_id),
+                 state = case when $2 is null then $4::json else state end,
                  next_attempt = 1,
                  updated_at = clock_timestamp()
              where source_name = $1
@@ -256,13 +272,16 @@ pub async fn seek(
              update eventloader.source_rate_limit set not_before = null, empty_streak = 0 where source_name = $1
          )
          insert into eventloader.audit_log (actor, action, origin, detail)
-         select $3, 'seek source', $1, jsonb_build_object('from', b.last_requested_id, 'to', $2,
-             'closed_requests', (select coalesce(jsonb_agg(id), '[]') from closed))
+         select $3, 'seek source', $1,
+             case when $2 is null then jsonb_build_object('from_state', b.state, 'to_state', $4)
+             else jsonb_build_object('from', b.last_requested_id, 'to', $2) end
+             || jsonb_build_object('closed_requests', (select coalesce(jsonb_agg(id), '[]') from closed))
          from before b",
     )
     .bind(source_name)
-    .bind(to)
+    .bind(id)
     .bind(&actor.0)
+    .bind(state)
     .execute(connection)
     .await
     .map_err(failed_to("move a cursor"))?;

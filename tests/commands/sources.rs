@@ -160,3 +160,47 @@ async fn an_unknown_source_is_an_error_with_a_hint() {
         );
     }
 }
+
+/// A source that goes on from its own state cannot be moved by an id; its state can be changed.
+#[tokio::test]
+async fn a_source_with_a_state_is_moved_by_its_state() {
+    let (database, program) = seeded().await;
+    database
+        .execute(
+            "update eventloader.source_cursor set state = '{\"value\":{\"n\": 7.0}}' where source_name = 'bills'",
+        )
+        .await;
+    let refused = program.run(&["sources", "seek", "bills", "--to", "0", "--yes"]).await;
+    assert_fails(&refused, 1, &["from its own state", "hint:", "sources seek bills --state JSON"]);
+    let refused = program.run(&["requests", "skip", "2", "--to", "30", "--yes"]).await;
+    assert_fails(&refused, 1, &["nothing to skip to", "hint:", "requests retry 2"]);
+    let refused = program.run(&["sources", "seek", "orders", "--state", "{}", "--yes"]).await;
+    assert_fails(&refused, 1, &["orders keeps no state", "sources seek orders --to ID"]);
+    for (state, code, part) in [("{n:1}", 2, "--state is not JSON"), ("{}", 2, "--yes")] {
+        let refused = program.run(&["sources", "seek", "bills", "--state", state]).await;
+        assert_fails(&refused, code, &[part]);
+    }
+    let both = program.run(&["sources", "seek", "bills", "--to", "1", "--state", "{}"]).await;
+    assert_fails(&both, 2, &["--state"]);
+    assert!(audited(&database).await.is_empty());
+
+    let done = program.run(&["sources", "seek", "bills", "--state", "{\"n\": 1.0}", "--yes"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let stored = "select state::text from eventloader.source_cursor where source_name = 'bills'";
+    assert_eq!(database.value::<String>(stored).await, "{\"value\":{\"n\": 1.0}}");
+    let status = "select status from eventloader.event_request_log where id = 2";
+    assert_eq!(database.value::<String>(status).await, "skipped", "the tap is asked anew");
+    let (_, action, _, detail) = audited(&database).await.pop().unwrap();
+    assert_eq!(action, "seek source");
+    let want = json!({
+        "from_state": "{\"value\":{\"n\": 7.0}}", "to_state": "{\"value\":{\"n\": 1.0}}", "closed_requests": [2],
+    });
+    assert_eq!(detail, want);
+
+    let done = program.run(&["sources", "seek", "bills", "--state", "null", "--yes"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(database.value::<Option<String>>(stored).await, None);
+    let cursor =
+        "select last_requested_id from eventloader.source_cursor where source_name = 'bills'";
+    assert_eq!(database.value::<i64>(cursor).await, 20, "ids go on from where they are");
+}

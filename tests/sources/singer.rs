@@ -306,6 +306,39 @@ async fn a_tap_that_waits_for_the_next_request_ends_with_its_source() {
     }
 }
 
+#[tokio::test]
+async fn a_tap_that_never_ran_begins_at_the_state_it_is_given() {
+    let database = Database::migrated().await;
+    let program = Program::new(
+        &database,
+        "[sources.numbers]\ntype = \"command\"\nmode = \"singer\"\n\
+         command = [\"sh\", \"tap.sh\", \"--state\", \"{state}\"]\n",
+    );
+    std::fs::write(program.path("tap.sh"), COUNTING).unwrap();
+    std::fs::write(program.path("total"), "5").unwrap();
+    database
+        .execute(
+            "select eventloader.register_sources(array['numbers'], array['command'], array[0])",
+        )
+        .await;
+    let done = program
+        .run(&["sources", "seek", "numbers", "--state", "{\"n\":3}", "--yes", "--json"])
+        .await;
+    assert_eq!(done.json()["source_name"], "numbers");
+    let mut child = program.start(&["run"], "log");
+    wait_for("the events", || async {
+        let count: i64 = database.value("select count(*) from eventloader.events").await;
+        (count == 2).then_some(())
+    })
+    .await;
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().await.unwrap().code(), Some(0), "{}", program.read("log"));
+    let stored: Vec<String> = database
+        .column("select format('%s %s', version, payload->>'n') from eventloader.events order by position")
+        .await;
+    assert_eq!(stored, ["1 4", "2 5"]);
+}
+
 /// Killed in the middle again and again, with the tap: every record is stored once, in order.
 #[tokio::test]
 async fn kills_lose_nothing_and_store_nothing_twice() {
