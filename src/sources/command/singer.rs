@@ -27,7 +27,8 @@ use crate::mapping::Mapping;
 use crate::source::FailureClass;
 use crate::source::{Page, SourceError};
 
-/// A page that is not full ends at the first STATE after this, so that a slow tap's records do not wait for more.
+/// A page that is not full ends at the first STATE after this, counted from its first line, so that a slow tap's records
+/// do not wait for more.
 const PAGE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A tap that runs, and where it stands.
@@ -95,12 +96,13 @@ impl Session {
         options: &CommandOptions,
         limit: usize,
     ) -> Result<Page, SourceError> {
-        let begun_at = Instant::now();
-        let deadline = begun_at + options.timeout;
+        let deadline = Instant::now() + options.timeout;
+        let mut begun_at = None;
         self.reading.begin_page();
         loop {
             while let Some(line) = self.next_line() {
-                let is_due = || begun_at.elapsed() >= PAGE_WITHIN.min(options.timeout / 2);
+                let begun_at = *begun_at.get_or_insert_with(Instant::now);
+                let is_due = || begun_at.elapsed() >= PAGE_WITHIN;
                 if self.reading.take(&line)? && (self.reading.known_count >= limit || is_due()) {
                     return self.end_page(&options.mapping);
                 }
