@@ -1,5 +1,6 @@
 //! `mode = "singer"`: taps, and their state.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -357,7 +358,11 @@ async fn kills_lose_nothing_and_store_nothing_twice() {
     std::fs::write(program.path("tap.sh"), COUNTING).unwrap();
     std::fs::write(program.path("total"), "250").unwrap();
     for (run, wanted) in [40, 90, 150].into_iter().enumerate() {
-        let mut child = program.start(&["run"], &format!("log-{run}"));
+        // What a killed program leaves behind is removed with the directory.
+        let mut command = program.command(&["run"]);
+        command.env("TMPDIR", program.path("")).stdout(Stdio::null());
+        let log = std::fs::File::create(program.path(&format!("log-{run}"))).unwrap();
+        let mut child = command.stderr(log).spawn().unwrap();
         wait_for("some events", || async {
             let count: i64 =
                 database.value("select last_requested_id from eventloader.source_cursor union all select 0 limit 1").await;
