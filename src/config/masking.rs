@@ -12,12 +12,14 @@ use super::interpolate;
 const HARMLESS_SECTIONS: &[&str] =
     &["database", "loader", "retry_worker", "storage", "admin", "sources"];
 const HARMLESS_KEYS: &[&str] = &[
+    "after_param",
     "batch_size",
     "concurrency",
     "event_type",
     "id",
     "items",
     "lease_ttl",
+    "limit_param",
     "listen",
     "max_attempts",
     "max_connections",
@@ -25,6 +27,7 @@ const HARMLESS_KEYS: &[&str] = &[
     "max_idle",
     "max_page_bytes",
     "message_id",
+    "method",
     "min_interval",
     "occurred_at",
     "on_failure",

@@ -8,13 +8,13 @@ mod item;
 mod name;
 
 pub use file::FileConfig;
-pub use http::HttpConfig;
 pub use name::{SourceName, SourceNameError};
 
 use super::error::Problem;
 use super::loading::{LoaderConfig, Loading};
 use super::reader::TableReader;
 use super::suggest;
+pub use crate::sources::http::HttpOptions as HttpConfig;
 
 /// One source.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ const TYPES: &[SourceType] = &[
     SourceType {
         name: "http",
         telltale: "url",
-        read: |table| HttpConfig::read(table).map(SourceKind::Http),
+        read: |table| http::read(table).map(SourceKind::Http),
     },
     SourceType {
         name: "file",

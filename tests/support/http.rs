@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -15,12 +15,17 @@ use tokio::time::Instant;
 pub(crate) struct Asked {
     /// When its first byte was there.
     pub(crate) at: Instant,
+    /// `GET`.
+    pub(crate) method: String,
     /// `/events`.
     pub(crate) path: String,
+    /// Of the query, or of the member of this name in the body; else 0.
     pub(crate) after_id: i64,
+    /// Like `after_id`; else 1000.
     pub(crate) limit: usize,
     pub(crate) query: HashMap<String, String>,
     pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
 }
 
 /// What the server does about a request.
@@ -134,6 +139,16 @@ async fn serve(
     stream.set_nodelay(true)?;
     stream.readable().await?;
     let at = Instant::now();
+    converse(stream, at, log, handler).await
+}
+
+/// Reads one request and answers it.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    at: Instant,
+    log: &Mutex<Vec<Asked>>,
+    handler: &Handler,
+) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {
@@ -146,13 +161,21 @@ async fn serve(
             text => lines.push(text.to_owned()),
         }
     }
-    let Some(asked) = parse(&lines, at) else { return Ok(()) };
+    let length = lines.iter().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
+    });
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).await?;
+    let body = String::from_utf8(body).unwrap();
+    let Some(asked) = parse(&lines, at, body) else { return Ok(()) };
     log.lock().unwrap().push(asked.clone());
     answer(stream.get_mut(), handler(&asked)).await
 }
 
-fn parse(lines: &[String], at: Instant) -> Option<Asked> {
-    let target = lines.first()?.split(' ').nth(1)?;
+fn parse(lines: &[String], at: Instant, body: String) -> Option<Asked> {
+    let mut words = lines.first()?.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
     let url = url::Url::parse("http://server").ok()?.join(target).ok()?;
     let query: HashMap<_, _> = url.query_pairs().into_owned().collect();
     let headers = lines[1..]
@@ -160,17 +183,24 @@ fn parse(lines: &[String], at: Instant) -> Option<Asked> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+    let number = |name: &str| match query.get(name) {
+        Some(text) => text.parse().ok(),
+        None => json.get(name).and_then(serde_json::Value::as_i64),
+    };
     Some(Asked {
         at,
+        method: method.to_owned(),
         path: url.path().to_owned(),
-        after_id: query.get("after_id")?.parse().ok()?,
-        limit: query.get("limit")?.parse().ok()?,
+        after_id: number("after_id").unwrap_or(0),
+        limit: number("limit").and_then(|limit| limit.try_into().ok()).unwrap_or(1000),
         query,
         headers,
+        body,
     })
 }
 
-async fn answer(stream: &mut TcpStream, mut reply: Reply) -> std::io::Result<()> {
+async fn answer(stream: &mut (impl AsyncWrite + Unpin), mut reply: Reply) -> std::io::Result<()> {
     while let Reply::After(delay, then) = reply {
         tokio::time::sleep(delay).await;
         reply = *then;

@@ -84,6 +84,23 @@ fn the_example_of_the_design_is_read() {
 }
 
 #[test]
+fn a_window_is_put_where_the_api_wants_it() {
+    let config = parse(&format!("{SHOP}after_param = \"since\"\nlimit_param = \"\""), &[]).unwrap();
+    let names = http(&config).asking.query.clone().unwrap();
+    assert_eq!((names.after_id.as_str(), names.limit), ("since", None));
+    let body = "'{\"token\":\"${SHOP_TOKEN}\",\"query\":\"{ list(after: {after_id}) {id} }\"}'";
+    let text = format!("{SHOP}method = \"POST\"\nbody = {body}");
+    let config = parse(&text, &[]).unwrap();
+    let asking = &http(&config).asking;
+    let want = r#"{"token":"s3cr3t-token","query":"{ list(after: 7) {id} }"}"#;
+    assert_eq!(asking.body.as_ref().unwrap().fill(7, 1), want);
+    assert_eq!(asking.query, None);
+    assert!(!format!("{config:?}").contains("s3cr3t"));
+    let text = format!("{SHOP}after_param = \"a\"").replace("https://x/", "https://x/?after_id=1");
+    assert!(parse(&text, &[]).is_ok(), "a parameter of another name is the url's own");
+}
+
+#[test]
 fn debug_shows_no_secrets() {
     let text = "[database]\nurl = \"postgres://u:hunter2@h/d\"\n[storage]\nurl = \
                 \"postgres://u:hunter2@h/d\"\n[sources.a]\ntype = \"http\"\nurl = \

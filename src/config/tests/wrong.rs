@@ -171,6 +171,20 @@ const HTTP: &[Case] = &[
     ("headers = { A = \"Bearer ¦${NOPE}\" }", "headers.A", "NOPE is not set", "${NOPE:-value}"),
     ("headers = { A = \"x ¦${NOPE\" }", "headers.A", "without its \"}\"", "close it"),
     ("event_type = \"/¦${NO-PE}\"", "event_type", "not the name of an", "letters"),
+    ("after_param = ¦\"\"", "after_param", "found \"\", not the name", "such as \"after_id\""),
+    ("after_param = ¦\"a b\"", "after_param", "not the name of a query", "such as"),
+    ("method = ¦\"PUT\"", "method", "found \"PUT\", not one of", "`GET` and `POST`"),
+    ("body = ¦'[\"{after_id}\"]'", "body", "a body, which a GET has not", "method = \"POST\""),
+    ("method = \"POST\"\nbody = ¦'{}'", "body", "without {after_id}", "set after_param"),
+    ("method = \"POST\"\nbody = ¦'{'", "body", "not JSON (line 1, column 1 of", "single quotes"),
+    ("method = \"POST\"\nbody = ¦'[\"{afterid}\"]'", "body", "{afterid}", "mean {after_id}?"),
+    ("method = \"POST\"\nbody = ¦'[\"{cursor}\"]'", "body", "{cursor}", "{after_id} or {limit}"),
+    (
+        "method = \"POST\"\nbody = '[\"{after_id}\"]'\nlimit_param = ¦\"n\"",
+        "limit_param",
+        "without effect",
+        "take it out",
+    ),
 ];
 
 const URLS: &[(&str, &str, &str)] = &[
@@ -179,7 +193,8 @@ const URLS: &[(&str, &str, &str)] = &[
     ("http://", "not a URL (empty host)", "an http:// or https:// URL"),
     ("http://x:99999/", "not a URL (invalid port number)", "an http:// or https:// URL"),
     ("http://x/#top", "a URL with a fragment", "remove it"),
-    ("http://x/?after_id=1", "after_id or limit", "remove them"),
+    ("http://x/?after_id=1", "after_id or limit, which every request", "remove it (after_param"),
+    ("http://x/?limit=1", "after_id or limit, which every request", "remove it (limit_param"),
     ("", "empty", "an http:// or https:// URL"),
 ];
 

@@ -1,0 +1,76 @@
+//! What an HTTP source needs to know; also what the configuration reads.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::asking::Asking;
+use crate::mapping::Mapping;
+
+/// An HTTP API, asked for one window after the other.
+///
+/// `Debug` shows the URL as [`HttpOptions::shown_url`] does, and no secret.
+#[derive(Clone)]
+pub struct HttpOptions {
+    /// `url`: where events are asked for; `http` or `https`, without fragment. Required. A user
+    /// name, a password and a query are kept, and never shown.
+    pub url: Url,
+    /// `headers`: a table of further request headers, in the order of the file. Default none.
+    pub headers: Vec<(String, SecretString)>,
+    /// `method`, `after_param`, `limit_param`, `body`: how a window is put into a request.
+    pub asking: Asking,
+    /// Where the parts of an event are: `id` (default `/id`), `event_type` (default none, the type is the source's name),
+    /// `occurred_at`, `message_id` (default none), `payload` (default `""`, the whole item), `items` (from the body to the array;
+    /// default `""`, the body is the array); and `max_event_bytes`,
+    /// above which it becomes a dead letter (default 1MiB, 1KiB to 64MiB).
+    pub mapping: Mapping,
+    /// `timeout`: the longest a whole request may take, from name resolution to the last byte of the body. Default 30s,
+    /// 1ms to 10m.
+    pub timeout: Duration,
+    /// `max_page_bytes`: a larger body, as sent or as unpacked, is refused. Bytes, default 64MiB, `max_event_bytes` to
+    /// 256MiB.
+    pub max_page_bytes: usize,
+}
+
+impl HttpOptions {
+    /// The defaults for a URL.
+    pub fn new(url: Url) -> Self {
+        Self {
+            url,
+            headers: Vec::new(),
+            asking: Asking::default(),
+            mapping: Mapping::default(),
+            timeout: Duration::from_secs(30),
+            max_page_bytes: 64 << 20,
+        }
+    }
+
+    /// The URL without user name, password and query, for logs and the status page.
+    pub fn shown_url(&self) -> String {
+        shown_url(&self.url)
+    }
+}
+
+/// A URL without user name, password and query.
+pub(super) fn shown_url(url: &Url) -> String {
+    let query = if url.query().is_some() { "?***" } else { "" };
+    let user = if url.username().is_empty() && url.password().is_none() { "" } else { "***@" };
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{user}{host}{port}{}{query}", url.scheme(), url.path())
+}
+
+impl fmt::Debug for HttpOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpOptions")
+            .field("url", &self.shown_url())
+            .field("headers", &self.headers)
+            .field("asking", &self.asking)
+            .field("mapping", &self.mapping)
+            .field("timeout", &self.timeout)
+            .field("max_page_bytes", &self.max_page_bytes)
+            .finish()
+    }
+}
