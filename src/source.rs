@@ -55,12 +55,15 @@ pub struct Page {
     pub body: Bytes,
     /// When the source is known to have had the request; `None`: when the call returned. Spacing counts from here.
     pub answered_at: Option<Instant>,
+    /// How long the source asks not to be asked again, such as until its rate limit is reset; `None`: it says nothing.
+    /// Capped like a `Retry-After`, and kept by all instances.
+    pub pause: Option<Duration>,
 }
 
 impl Page {
     /// A page of items, answered now.
     pub fn new(items: Vec<Item>) -> Self {
-        Self { items, body: Bytes::new(), answered_at: None }
+        Self { items, ..Self::default() }
     }
 }
 

@@ -99,7 +99,7 @@ async fn a_page_that_the_database_refuses_is_kept_and_held() {
     let source = own(|_| {
         let event = Event { event_type: Some("a\0b".to_owned()), ..event(1, "good") };
         let body = Bytes::from_static(b"as it came");
-        Ok(Page { items: vec![Item::Good(event)], body, answered_at: None })
+        Ok(Page { items: vec![Item::Good(event)], body, ..Page::default() })
     });
     let loading = Loading::start(&database, &[Given::new("own", source)]).await;
     let (reason, remedy) = state(&database, "held").await;

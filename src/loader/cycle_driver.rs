@@ -213,7 +213,7 @@ impl Driver<'_> {
             }
         }
         self.body = page.body;
-        Ok(Answer::Page { max_id })
+        Ok(Answer::Page { max_id, pause: page.pause })
     }
 
     fn fail(&mut self, mut error: SourceError, grant: &Grant) -> Answer {

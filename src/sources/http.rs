@@ -9,6 +9,7 @@ mod body;
 mod client;
 mod date;
 mod options;
+mod rate_limit;
 mod status;
 
 use std::error::Error;
@@ -112,7 +113,7 @@ impl HttpSource {
                 Err(_) => return Err(SourceError::unknown("stopped while the body was unpacked")),
             }
         };
-        Ok(Page { items, body, answered_at: Some(answered_at) })
+        Ok(Page { items, body, answered_at: Some(answered_at), pause: None })
     }
 
     fn too_late(&self, what: &str) -> SourceError {
@@ -175,10 +176,15 @@ impl EventSource for HttpSource {
             .map_err(|_| self.too_late("no answer"))?
             .map_err(|error| self.send_error(error))?;
         let answered_at = Instant::now();
+        let now = date::now_at_source(response.headers());
+        let pause = rate_limit::read(response.headers(), now).pause();
         match response.status() {
-            StatusCode::OK => self.read_page(response, answered_at, deadline).await,
+            StatusCode::OK => {
+                let page = self.read_page(response, answered_at, deadline).await?;
+                Ok(Page { pause, ..page })
+            }
             StatusCode::NO_CONTENT => {
-                Ok(Page { answered_at: Some(answered_at), ..Page::default() })
+                Ok(Page { answered_at: Some(answered_at), pause, ..Page::default() })
             }
             status if status.is_success() => {
                 let body = self.read_body(response, deadline).await?;

@@ -6,17 +6,25 @@ use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 
+use super::rate_limit::{self, RateLimit};
 use super::{HEADER_LENGTH_MAX, date};
 use crate::event::excerpt::excerpt;
 use crate::source::{FailureClass, SourceError};
 
-/// What a status other than success means. A date in `Retry-After` is taken against the source's own clock.
+/// What a status other than success means. Dates are taken against the source's own clock.
+///
+/// A 403 that says when to come back is a rate limit, as GitHub answers it.
 pub(super) fn status_error(status: StatusCode, headers: &HeaderMap) -> SourceError {
     let now = date::now_at_source(headers);
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let retry_after = text(RETRY_AFTER).and_then(|value| parse_retry_after(value, now));
+    let limit = rate_limit::read(headers, now);
+    let is_used_up = matches!(limit, RateLimit::UsedUp(_));
     let (class, hint) = match status.as_u16() {
         429 | 503 => (FailureClass::Refused, ""),
+        403 if is_used_up || retry_after.is_some() => {
+            (FailureClass::Refused, "; its rate limit is used up")
+        }
         401 | 403 => (FailureClass::Rejected, "; check the headers (token) of the source"),
         404 | 410 => (FailureClass::Rejected, "; check the url of the source"),
         304 => (
@@ -35,7 +43,7 @@ pub(super) fn status_error(status: StatusCode, headers: &HeaderMap) -> SourceErr
         _ => String::new(),
     };
     SourceError::new(class, format!("the source answered {status}{hint}{target}"))
-        .with_retry_after(retry_after)
+        .with_retry_after(retry_after.or(limit.pause()))
 }
 
 /// A redirect's target without what may be a secret.
