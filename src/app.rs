@@ -16,7 +16,7 @@ use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
 use crate::sources::file::{FileOptions, FileSource};
-use crate::sources::http::{Clients, HttpSource, HttpSourceError};
+use crate::sources::http::{Clients, HttpOptions, HttpSource, HttpSourceError};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
 use crate::store::source::{self, Registration};
@@ -239,7 +239,8 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
         SourceKind::Http(api) => {
-            let source = HttpSource::new(clients, api.clone())
+            let options = HttpOptions { lease_ttl: config.loading.lease_ttl, ..api.clone() };
+            let source = HttpSource::new(clients, options)
                 .map_err(|cause| AppError::Source { source_name: source_name.clone(), cause })?;
             (Arc::new(source), api.timeout + Duration::from_secs(1))
         }

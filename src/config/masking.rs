@@ -13,6 +13,7 @@ const HARMLESS_SECTIONS: &[&str] =
     &["database", "loader", "retry_worker", "storage", "admin", "sources"];
 const HARMLESS_KEYS: &[&str] = &[
     "after_param",
+    "allow_insecure",
     "batch_size",
     "concurrency",
     "event_type",
@@ -37,6 +38,8 @@ const HARMLESS_KEYS: &[&str] = &[
     "timeout",
     "type",
 ];
+/// Harmless keys of `auth`; all others may be secret.
+const HARMLESS_AUTH_KEYS: &[&str] = &["type", "credentials"];
 const SECRET_WORDS: &[&str] =
     &["secret", "token", "password", "passwd", "credential", "authorization", "key", "auth"];
 
@@ -45,6 +48,11 @@ pub(super) fn is_harmless<S: AsRef<str>>(path: &[S]) -> bool {
     match path {
         [section, key] => is_section(section.as_ref()) && is_harmless_key(key.as_ref()),
         [section, _, key] => section.as_ref() == "sources" && is_harmless_key(key.as_ref()),
+        [sources, _, auth, key] => {
+            sources.as_ref() == "sources"
+                && auth.as_ref() == "auth"
+                && HARMLESS_AUTH_KEYS.contains(&key.as_ref())
+        }
         _ => false,
     }
 }

@@ -221,6 +221,13 @@ impl<'a> TableReader<'a> {
         }
     }
 
+    /// Reports a problem of a value that was read before, at its strongest form.
+    pub(super) fn refuse(&self, key: &str, problem: Problem) {
+        let in_file = self.entry(key).map(|(_, value)| value);
+        let refused: Option<Read<()>> = self.convert(key, in_file, |_| Err(problem));
+        debug_assert!(refused.is_none(), "a refusal converts to nothing");
+    }
+
     /// Keys of this table that only the environment gives, as they stand in the variables.
     pub(super) fn keys_from_environment(&self) -> Vec<String> {
         self.reading.overrides.free_keys(&self.path)

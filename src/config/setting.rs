@@ -182,6 +182,20 @@ impl Setting<'_> {
         })
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Result<bool, Problem> {
+        if let Raw::File(DeValue::Boolean(value)) = &self.raw {
+            return Ok(*value);
+        }
+        let expected = "true or false";
+        let text = self.text_expected(expected)?;
+        match text.value.as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(text.refuse(Problem::new("neither of the two").expected(expected))),
+        }
+    }
+
     fn found(&self, text: &str) -> String {
         if self.harmless { format!("found {text}") } else { "found a number".to_owned() }
     }

@@ -29,6 +29,7 @@ pub struct SourceConfig {
 
 /// The types of sources.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one value for each source, made once")]
 pub enum SourceKind {
     /// `type = "http"`: an HTTP API that answers pages of JSON.
     Http(HttpConfig),

@@ -1,40 +1,43 @@
 //! `type = "http"`: an API that answers pages of JSON, asked as `GET url?after_id=41&limit=1000` or with a body.
 //!
-//! One call sends one request to the source and no other: no redirects, no proxies but a configured one, no library
+//! One call sends one request to the source and no other: no redirects, no proxies, no library
 //! retries, no kept connections (a kept connection that the server closes at the wrong moment leaves a request whose
 //! outcome nobody knows).
 
 mod asking;
+mod auth;
 mod body;
 mod client;
 mod date;
+mod failure;
 mod options;
 mod rate_limit;
 mod status;
+mod token;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
 };
 use reqwest::{Client, Response, StatusCode};
-use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 pub use asking::{Asking, BodyTemplate, BodyTemplateError, PLACES, QueryNames};
+pub use auth::{Auth, Credentials, OAuth2};
 use body::{BodyError, decode, invalid, oversized};
 pub use client::Clients;
+use failure::send_error;
 pub use options::HttpOptions;
 use status::status_error;
+use token::{Token, Tokens};
 
 use crate::mapping::Mapping;
-use crate::source::{EventSource, Page, SourceError};
-use crate::telemetry::chain;
+use crate::source::{EventSource, FailureClass, Page, SourceError};
 
 /// Longest time for name resolution, TCP and TLS together. Always ends before the request's own timeout: a request that
 /// ran out of time while it was connecting was never sent, and has to be told from one that may have been.
@@ -53,6 +56,9 @@ pub struct HttpSource {
     url: Url,
     headers: HeaderMap,
     asking: Asking,
+    tokens: Option<Tokens>,
+    /// A grant is not used when fetching a token took longer.
+    token_wait_max: Duration,
     mapping: Arc<Mapping>,
     timeout: Duration,
     max_page_bytes: usize,
@@ -74,20 +80,61 @@ impl HttpSource {
     ///
     /// # Errors
     ///
-    /// A header is not valid, or TLS cannot be set up.
+    /// See [`HttpSourceError`].
     pub fn new(clients: &mut Clients, options: HttpOptions) -> Result<Self, HttpSourceError> {
-        let headers = headers_of(&options)?;
-        let connect_timeout = CONNECT_TIMEOUT.min(options.timeout.mul_f64(0.9));
-        let client = clients.with_connect_timeout(connect_timeout)?;
+        let mut connect_timeout = options.timeout.mul_f64(0.9);
+        let mut tokens = None;
+        if let Some(Auth::OAuth2(oauth2)) = &options.auth {
+            tokens = Some(Tokens::new(oauth2.clone()));
+            // Half of the time is for the token, so connecting has to end within the other half.
+            connect_timeout /= 2;
+        }
+        let client = clients.with_connect_timeout(CONNECT_TIMEOUT.min(connect_timeout))?;
         Ok(Self {
+            headers: headers_of(&options, &client)?,
             client,
             url: options.url,
-            headers,
             asking: options.asking,
+            tokens,
+            token_wait_max: options.lease_ttl / 2,
             mapping: Arc::new(options.mapping),
             timeout: options.timeout,
             max_page_bytes: options.max_page_bytes,
         })
+    }
+
+    /// The token for a request, where the source wants one of an authorization server.
+    ///
+    /// This happens before the source is asked, so nothing that goes wrong here leaves an outcome unknown. Requests to
+    /// the authorization server are not requests of the source, and its spacing does not count them. They do take time
+    /// from the grant, though. A grant is used within half of `lease_ttl` (the loader checks that before it calls), and
+    /// everybody else believes that no request goes out later than `lease_ttl` after the claim: that is what a claim
+    /// adds to the spacing when the holder of a lease has vanished. The heartbeat keeps the lease meanwhile, but it may
+    /// fail. So the token may take the other half of `lease_ttl` and no more. One that took longer is kept for the next
+    /// request, which has a new grant and finds it here.
+    async fn token(&self, deadline: Instant) -> Result<Option<Token>, SourceError> {
+        let Some(tokens) = &self.tokens else { return Ok(None) };
+        let began = Instant::now();
+        let token = tokens.get(&self.client, deadline).await?;
+        let took = began.elapsed();
+        if took > self.token_wait_max {
+            return Err(SourceError::not_sent(format!(
+                "no request was sent: the token took {:.1} s, longer than half of lease_ttl = {:?}; the next request \
+                 uses it",
+                took.as_secs_f64(),
+                self.token_wait_max * 2,
+            )));
+        }
+        Ok(Some(token))
+    }
+
+    /// A token that the API does not accept is dropped. The request is not sent again behind the loader's back: an old
+    /// token may simply have been withdrawn, so the source is asked soon with a new one.
+    async fn refused_token(&self, token: &Token) -> Option<SourceError> {
+        self.tokens.as_ref()?.forget(token).await;
+        let reason = "the source answered 401 Unauthorized to a token it accepted before; the next request fetches a \
+                      new one";
+        (!token.is_new).then(|| SourceError::new(FailureClass::Refused, reason))
     }
 
     async fn read_page(
@@ -120,20 +167,6 @@ impl HttpSource {
         SourceError::unknown(format!("{what} within timeout = {:?}", self.timeout))
     }
 
-    /// Only what certainly never became a request is "not sent".
-    fn send_error(&self, error: reqwest::Error) -> SourceError {
-        if error.is_connect() {
-            let host = self.url.host_str().unwrap_or_default();
-            let port = self.url.port_or_known_default().unwrap_or_default();
-            SourceError::not_sent(format!("cannot connect to {host}:{port}: {}", cause(error)))
-        } else if error.is_builder() {
-            SourceError::not_sent(format!("cannot make the request: {}", cause(error)))
-        } else {
-            let cause = cause(error);
-            SourceError::unknown(format!("the connection broke before an answer: {cause}"))
-        }
-    }
-
     async fn read_body(&self, response: Response, deadline: Instant) -> Result<Bytes, SourceError> {
         body::read(response, deadline, self.max_page_bytes).await.map_err(|error| match error {
             BodyError::Late => self.too_late("the body did not arrive"),
@@ -146,7 +179,7 @@ impl HttpSource {
 }
 
 /// The headers of every request.
-fn headers_of(options: &HttpOptions) -> Result<HeaderMap, HttpSourceError> {
+fn headers_of(options: &HttpOptions, client: &Client) -> Result<HeaderMap, HttpSourceError> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -154,11 +187,11 @@ fn headers_of(options: &HttpOptions) -> Result<HeaderMap, HttpSourceError> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     for (name, value) in &options.headers {
-        let invalid = || HttpSourceError::Header(name.clone());
-        let key: HeaderName = name.parse().map_err(|_| invalid())?;
-        let mut value: HeaderValue = value.expose_secret().parse().map_err(|_| invalid())?;
-        value.set_sensitive(true);
-        headers.insert(key, value);
+        let (name, value) = auth::header(name, value)?;
+        headers.insert(name, value);
+    }
+    if let Some(auth) = &options.auth {
+        headers.extend(auth.headers(client)?);
     }
     Ok(headers)
 }
@@ -166,15 +199,20 @@ fn headers_of(options: &HttpOptions) -> Result<HeaderMap, HttpSourceError> {
 #[async_trait]
 impl EventSource for HttpSource {
     async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError> {
-        let deadline = Instant::now() + self.timeout;
-        let request = self.asking.request(&self.client, &self.url, after_id, limit);
-        let request = request.headers(self.headers.clone());
+        let began = Instant::now();
+        let deadline = began + self.timeout;
+        let token = self.token(began + self.timeout / 2).await?;
+        let mut request = self.asking.request(&self.client, &self.url, after_id, limit);
+        request = request.headers(self.headers.clone());
+        if let Some(token) = &token {
+            request = request.bearer_auth(token.secret());
+        }
         // The request is looked at before the clock, so that an end of the connecting is not taken for that of the
         // whole when both have come.
         let response = timeout_at(deadline, request.send())
             .await
             .map_err(|_| self.too_late("no answer"))?
-            .map_err(|error| self.send_error(error))?;
+            .map_err(|error| send_error(&self.url, error))?;
         let answered_at = Instant::now();
         let now = date::now_at_source(response.headers());
         let pause = rate_limit::read(response.headers(), now).pause();
@@ -190,14 +228,14 @@ impl EventSource for HttpSource {
                 let body = self.read_body(response, deadline).await?;
                 Err(invalid(&format!("the source answered {status}; expected 200 or 204"), body))
             }
-            status => Err(status_error(status, response.headers())),
+            status => {
+                if let (StatusCode::UNAUTHORIZED, Some(token)) = (status, &token)
+                    && let Some(error) = self.refused_token(token).await
+                {
+                    return Err(error);
+                }
+                Err(status_error(status, response.headers()))
+            }
         }
     }
-}
-
-/// What the innermost library said, without the request's URL and what is wrapped around it.
-fn cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let wrapped = error.source().and_then(Error::source);
-    wrapped.map_or_else(|| chain(&error), chain)
 }

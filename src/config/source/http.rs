@@ -1,6 +1,7 @@
 //! `type = "http"`.
 
 mod asking;
+mod auth;
 mod headers;
 
 use std::ops::RangeInclusive;
@@ -28,8 +29,23 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<HttpOptions> {
     let timeout = table.read_or("timeout", DEFAULT_TIMEOUT, |s| s.duration(TIMEOUTS));
     let mapping = Mapping { items, ..read_mapping(table) };
     let max_page_bytes = read_max_page_bytes(table, mapping.max_event_bytes);
-    let defaults = HttpOptions::new(url?.value);
-    Some(HttpOptions { headers, asking, mapping, timeout, max_page_bytes, ..defaults })
+    let auth = auth::read(table);
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method alone is not general enough"
+    )]
+    let allow_insecure = table.read_or("allow_insecure", false, |s| s.boolean());
+    let options = HttpOptions {
+        headers,
+        asking,
+        auth,
+        mapping,
+        timeout,
+        max_page_bytes,
+        ..HttpOptions::new(url?.value)
+    };
+    auth::check(table, &options, allow_insecure);
+    Some(options)
 }
 
 fn http_url(setting: &Setting<'_>) -> Result<Url, Problem> {

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::loader::policy::OnFailure;
 use crate::mapping::Pointer;
+use crate::sources::http::{Auth, Credentials};
 
 /// The example of the design, with the types that are supported.
 const EXAMPLE: &str = r#"
@@ -98,6 +99,30 @@ fn a_window_is_put_where_the_api_wants_it() {
     assert!(!format!("{config:?}").contains("s3cr3t"));
     let text = format!("{SHOP}after_param = \"a\"").replace("https://x/", "https://x/?after_id=1");
     assert!(parse(&text, &[]).is_ok(), "a parameter of another name is the url's own");
+}
+
+#[test]
+fn who_asks_and_how_is_read() {
+    let text = format!(
+        "{SHOP}auth = {{ type = \"oauth2\", token_url = \
+         \"https://x/token\", client_id = \"me\", client_secret = \"${{SHOP_TOKEN}}\", credentials = \"body\" }}"
+    );
+    let read = |variables: &[(&str, &str)]| {
+        let path = Path::new("/etc/eventloader/x.toml");
+        Config::parse(path, &text, None, &environment(variables)).unwrap()
+    };
+    let config = read(&[]);
+    let Some(Auth::OAuth2(oauth2)) = &http(&config).auth else { panic!("{config:?}") };
+    assert_eq!((oauth2.client_id.as_str(), oauth2.credentials), ("me", Credentials::Body));
+    assert_eq!(oauth2.client_secret.expose_secret(), "s3cr3t-token");
+    assert!(!format!("{config:?}").contains("s3cr3t"), "{config:?}");
+    let insecure =
+        "http://shop/\"\nallow_insecure = true\nauth = { type = \"bearer\", token = \"t\" }";
+    let text = SHOP.replace("https://x/\"", insecure);
+    assert!(matches!(http(&parse(&text, &[]).unwrap()).auth, Some(Auth::Bearer { .. })));
+    for url in ["http://u:p@localhost:1/", "http://u:p@127.0.0.2/", "http://u:p@[::1]/"] {
+        assert!(parse(&SHOP.replace("https://x/", url), &[]).is_ok(), "{url} is this machine");
+    }
 }
 
 #[test]

@@ -185,6 +185,44 @@ const HTTP: &[Case] = &[
         "without effect",
         "take it out",
     ),
+    ("¦auth = { token = \"t\" }", "auth.type", "missing", "add type = \"bearer\""),
+    ("auth = { type = ¦\"baerer\" }", "auth.type", "found \"baerer\"", "did you mean `bearer`?"),
+    ("¦auth = { type = \"bearer\" }", "auth.token", "missing", "add token = "),
+    ("auth = { type = \"bearer\", token = ¦\"\" }", "auth.token", "empty", "variable"),
+    ("auth = { type = \"bearer\", token = \"t\", ¦tokn = 1 }", "auth.tokn", "unknown", "`token`?"),
+    ("auth = { type = \"header\", name = ¦\"a b\", value = \"x\" }", "auth.name", "not the", "-"),
+    (
+        "auth = { type = \"basic\", username = ¦\"a:b\", password = \"x\" }",
+        "auth.username",
+        "a user name with \":\"",
+        "password",
+    ),
+    (
+        "auth = { type = \"oauth2\", token_url = ¦\"x\", client_id = \"a\", client_secret = \"b\" }",
+        "auth.token_url",
+        "not an http or https URL",
+        "begin it with https://",
+    ),
+    (
+        "auth = ¦{ type = \"bearer\", token = \"t\" }\nheaders = { authorization = \"x\" }",
+        "auth",
+        "sets the header Authorization, which `headers` sets too",
+        "take authorization out of headers",
+    ),
+    (
+        "auth = ¦{ type = \"oauth2\", token_url = \"http://a/\", client_id = \"a\", client_secret = \"b\" }",
+        "auth",
+        "in the clear: token_url is http",
+        "allow_insecure = true",
+    ),
+    ("allow_insecure = ¦\"yes\"", "allow_insecure", "found \"yes\", neither", "true or false"),
+];
+
+/// The url of line 3, and what may not be asked there.
+const REFUSED: &[(&str, &str, &str, &str)] = &[
+    ("http://u:p@x/", "", "url is http", "allow_insecure = true"),
+    ("http://x/", "headers = { X-Api-Key = \"k\" }", "in the clear", "use https://"),
+    ("http://10.0.0.1/", "auth = { type = \"bearer\", token = \"t\" }", "in the clear", ""),
 ];
 
 const URLS: &[(&str, &str, &str)] = &[
@@ -231,6 +269,14 @@ fn every_mistake_in_an_http_source_is_named() {
     }
     for (url, problem, hint) in URLS {
         let text = format!("[sources.a]\ntype = \"http\"\nurl = ¦\"{url}\"\n");
+        check(&text, "sources.a.url", problem, hint);
+    }
+}
+
+#[test]
+fn a_url_that_may_not_be_asked_is_named() {
+    for (url, more, problem, hint) in REFUSED {
+        let text = format!("[sources.a]\ntype = \"http\"\nurl = ¦\"{url}\"\n{more}");
         check(&text, "sources.a.url", problem, hint);
     }
 }
@@ -302,6 +348,10 @@ fn secrets_never_appear_in_messages() {
         "[[database]]\nurl = \"hunter2\"\nurl = \"hunter2\"",
         "[sources.a]\ntype=\"kafka\"\nsasl_password=\"hunter2\"",
         "[loader]\nmax_idle = \"${SHOP_TOKEN}\"",
+        "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nauth={type=\"bearer\",token=\"hunter2\",x=1}",
+        "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nauth={type=\"baerer\",token=\"hunter2\"}",
+        "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nmethod=\"POST\"\nbody='{\"k\":\"hunter2\"'",
+        "[sources.a]\ntype=\"http\"\nurl=\"http://x\"\nauth={type=\"basic\",username=\"u\",password=\"hunter2\"}",
     ];
     for text in files {
         let more = [("DB", "mysql://u:hunter2@h/d")];

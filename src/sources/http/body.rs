@@ -8,7 +8,8 @@ use futures_util::StreamExt;
 use reqwest::Response;
 use tokio::time::{Instant, timeout_at};
 
-use super::{HEADER_LENGTH_MAX, cause};
+use super::HEADER_LENGTH_MAX;
+use super::failure::cause;
 use crate::event::Item;
 use crate::event::excerpt::excerpt;
 use crate::mapping::Mapping;

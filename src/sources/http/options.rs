@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::asking::Asking;
+use super::auth::Auth;
 use crate::mapping::Mapping;
 
 /// An HTTP API, asked for one window after the other.
@@ -21,6 +22,8 @@ pub struct HttpOptions {
     pub headers: Vec<(String, SecretString)>,
     /// `method`, `after_param`, `limit_param`, `body`: how a window is put into a request.
     pub asking: Asking,
+    /// `auth`: who asks. Default none.
+    pub auth: Option<Auth>,
     /// Where the parts of an event are: `id` (default `/id`), `event_type` (default none, the type is the source's name),
     /// `occurred_at`, `message_id` (default none), `payload` (default `""`, the whole item), `items` (from the body to the array;
     /// default `""`, the body is the array); and `max_event_bytes`,
@@ -32,6 +35,8 @@ pub struct HttpOptions {
     /// `max_page_bytes`: a larger body, as sent or as unpacked, is refused. Bytes, default 64MiB, `max_event_bytes` to
     /// 256MiB.
     pub max_page_bytes: usize,
+    /// `lease_ttl` of the source: a token that takes longer than half of it is used for the next request only.
+    pub lease_ttl: Duration,
 }
 
 impl HttpOptions {
@@ -44,6 +49,8 @@ impl HttpOptions {
             mapping: Mapping::default(),
             timeout: Duration::from_secs(30),
             max_page_bytes: 64 << 20,
+            auth: None,
+            lease_ttl: Duration::from_secs(2),
         }
     }
 
@@ -71,6 +78,8 @@ impl fmt::Debug for HttpOptions {
             .field("mapping", &self.mapping)
             .field("timeout", &self.timeout)
             .field("max_page_bytes", &self.max_page_bytes)
+            .field("auth", &self.auth)
+            .field("lease_ttl", &self.lease_ttl)
             .finish()
     }
 }

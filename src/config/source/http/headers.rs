@@ -27,7 +27,10 @@ pub(super) fn read_headers(table: &TableReader<'_>) -> Vec<(String, SecretString
     headers
 }
 
-fn check_header_name(name: &str, earlier: &[(String, SecretString)]) -> Result<(), Problem> {
+pub(super) fn check_header_name(
+    name: &str,
+    earlier: &[(String, SecretString)],
+) -> Result<(), Problem> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || !name.chars().all(is_token) {
         return Err(Problem::new("not the name of a header")
@@ -40,7 +43,8 @@ fn check_header_name(name: &str, earlier: &[(String, SecretString)]) -> Result<(
     }
 }
 
-fn header_value(setting: &Setting<'_>) -> Result<SecretString, Problem> {
+/// One line of text that is not shown.
+pub(super) fn header_value(setting: &Setting<'_>) -> Result<SecretString, Problem> {
     let text = setting.text()?;
     if text.value.chars().any(|c| c.is_control() && c != '\t') {
         return Err(text
