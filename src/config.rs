@@ -12,6 +12,7 @@ mod document;
 mod duration;
 mod environment;
 mod error;
+mod hosts;
 mod interpolate;
 mod loading;
 mod masking;

@@ -13,8 +13,12 @@ const HARMLESS_SECTIONS: &[&str] =
     &["database", "loader", "retry_worker", "storage", "admin", "sources"];
 const HARMLESS_KEYS: &[&str] = &[
     "after_param",
+    "allow_hosts",
     "allow_insecure",
     "batch_size",
+    "ca_file",
+    "client_cert_file",
+    "client_key_file",
     "concurrency",
     "event_type",
     "id",

@@ -103,7 +103,10 @@ fn read_one(
         table.abandon();
         return None;
     };
-    let kind = (source_type.read)(&mut table);
+    let mut kind = (source_type.read)(&mut table);
+    if let Some(SourceKind::Http(options)) = &mut kind {
+        http::inherit(&table, options, defaults);
+    }
     table.finish();
     Some(SourceConfig { name: name.ok()?, loading, kind: kind? })
 }

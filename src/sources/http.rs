@@ -1,9 +1,10 @@
 //! `type = "http"`: an API that answers pages of JSON, asked as `GET url?after_id=41&limit=1000` or with a body.
 //!
-//! One call sends one request to the source and no other: no redirects, no proxies, no library
+//! One call sends one request to the source and no other: no redirects, no proxies but a configured one, no library
 //! retries, no kept connections (a kept connection that the server closes at the wrong moment leaves a request whose
 //! outcome nobody knows).
 
+mod address;
 mod asking;
 mod auth;
 mod body;
@@ -15,6 +16,7 @@ mod rate_limit;
 mod status;
 mod token;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +29,12 @@ use reqwest::{Client, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+pub use address::{AllowHostError, AllowHosts, HostRefused, check_url};
 pub use asking::{Asking, BodyTemplate, BodyTemplateError, PLACES, QueryNames};
 pub use auth::{Auth, Credentials, OAuth2};
 use body::{BodyError, decode, invalid, oversized};
-pub use client::Clients;
+use client::ClientKey;
+pub use client::{ClientFiles, Clients, TlsFiles};
 use failure::send_error;
 pub use options::HttpOptions;
 use status::status_error;
@@ -70,6 +74,33 @@ pub enum HttpSourceError {
     /// A header has a name or a value that HTTP does not allow.
     #[error("header {0:?} is not a valid HTTP header")]
     Header(String),
+    /// The host may not be asked.
+    #[error("the url may not be asked")]
+    Host(#[source] HostRefused),
+    /// The proxy's URL.
+    #[error("the proxy is not valid")]
+    Proxy(#[source] reqwest::Error),
+    /// A file cannot be read.
+    #[error("failed to read {key} {}", path.display())]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{key} {} cannot be used: {reason}", path.display())]
+    Pem {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The client cannot be set up.
     #[error("failed to set up the HTTP client")]
     Client(#[source] reqwest::Error),
@@ -82,14 +113,17 @@ impl HttpSource {
     ///
     /// See [`HttpSourceError`].
     pub fn new(clients: &mut Clients, options: HttpOptions) -> Result<Self, HttpSourceError> {
+        let allow = options.allow_hosts.as_ref();
+        check_url(allow, &options.url).map_err(HttpSourceError::Host)?;
         let mut connect_timeout = options.timeout.mul_f64(0.9);
         let mut tokens = None;
         if let Some(Auth::OAuth2(oauth2)) = &options.auth {
+            check_url(allow, &oauth2.token_url).map_err(HttpSourceError::Host)?;
             tokens = Some(Tokens::new(oauth2.clone()));
             // Half of the time is for the token, so connecting has to end within the other half.
             connect_timeout /= 2;
         }
-        let client = clients.with_connect_timeout(CONNECT_TIMEOUT.min(connect_timeout))?;
+        let client = clients.get(ClientKey::new(&options, CONNECT_TIMEOUT.min(connect_timeout)))?;
         Ok(Self {
             headers: headers_of(&options, &client)?,
             client,

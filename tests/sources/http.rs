@@ -2,6 +2,8 @@
 
 mod asking;
 mod auth;
+mod connection;
+mod hosts;
 mod token;
 
 use eventloader::event::Item;

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 /// One request, as the server saw it.
 #[derive(Clone, Debug)]
@@ -72,11 +73,25 @@ impl Server {
         address: SocketAddr,
         handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with(address, None, handler).await
+    }
+
+    /// Starts with TLS and serves events 1..=3.
+    pub(crate) async fn with_tls(acceptor: TlsAcceptor) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        Self::start_with(address, Some(acceptor), |asked| Reply::Json(page(asked, 3))).await
+    }
+
+    async fn start_with(
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let handler: Arc<Handler> = Arc::new(handler);
-        let task = tokio::spawn(accept(listener, Arc::clone(&log), handler)).abort_handle();
+        let task = tokio::spawn(accept(listener, tls, Arc::clone(&log), handler)).abort_handle();
         Self { address, log, task }
     }
 
@@ -120,14 +135,38 @@ pub(crate) fn page(asked: &Asked, count: i64) -> String {
     format!("[{}]", events.join(","))
 }
 
-async fn accept(listener: TcpListener, log: Arc<Mutex<Vec<Asked>>>, handler: Arc<Handler>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    log: Arc<Mutex<Vec<Asked>>>,
+    handler: Arc<Handler>,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
-        let (log, handler) = (Arc::clone(&log), Arc::clone(&handler));
+        let (tls, log, handler) = (tls.clone(), Arc::clone(&log), Arc::clone(&handler));
         tokio::spawn(async move {
             // A client that goes away is the client's business.
-            drop(serve(stream, &log, &*handler).await);
+            drop(match tls {
+                None => serve(stream, &log, &*handler).await,
+                Some(tls) => serve_tls(&tls, stream, &log, &*handler).await,
+            });
         });
+    }
+}
+
+async fn serve_tls(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    log: &Mutex<Vec<Asked>>,
+    handler: &Handler,
+) -> std::io::Result<()> {
+    match tls.accept(stream).into_fallible().await {
+        Ok(stream) => converse(stream, Instant::now(), log, handler).await,
+        Err((_, mut stream)) => {
+            // The alert is sent. A socket that is closed with something unread in it would take it back.
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+        }
     }
 }
 

@@ -32,7 +32,8 @@ impl FileConfig {
     }
 }
 
-fn file_path(setting: &Setting<'_>, base: &Path) -> Result<PathBuf, Problem> {
+/// A path; a relative one begins at `base`.
+pub(super) fn file_path(setting: &Setting<'_>, base: &Path) -> Result<PathBuf, Problem> {
     let text = setting.text()?;
     if text.value.is_empty() || text.value.contains('\0') {
         return Err(text.refuse(Problem::new("not a path")).expected("the path of a file"));

@@ -2,6 +2,7 @@
 
 mod asking;
 mod auth;
+mod connection;
 mod headers;
 
 use std::ops::RangeInclusive;
@@ -11,11 +12,13 @@ use url::Url;
 
 use super::item::{read_mapping, read_max_page_bytes};
 use crate::config::error::Problem;
+use crate::config::hosts;
+use crate::config::loading::LoaderConfig;
 use crate::config::pointer::json_pointer;
 use crate::config::reader::TableReader;
 use crate::config::setting::Setting;
 use crate::mapping::{Mapping, Pointer};
-use crate::sources::http::HttpOptions;
+use crate::sources::http::{Auth, HostRefused, HttpOptions, check_url};
 
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_mins(10);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,6 +33,9 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<HttpOptions> {
     let mapping = Mapping { items, ..read_mapping(table) };
     let max_page_bytes = read_max_page_bytes(table, mapping.max_event_bytes);
     let auth = auth::read(table);
+    let tls = connection::read_tls(table);
+    let proxy = connection::read_proxy(table);
+    let allow_hosts = table.read("allow_hosts", hosts::allow_hosts).map(|read| read.value);
     #[expect(
         clippy::redundant_closure_for_method_calls,
         reason = "the method alone is not general enough"
@@ -39,6 +45,9 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<HttpOptions> {
         headers,
         asking,
         auth,
+        tls,
+        proxy,
+        allow_hosts,
         mapping,
         timeout,
         max_page_bytes,
@@ -46,6 +55,25 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<HttpOptions> {
     };
     auth::check(table, &options, allow_insecure);
     Some(options)
+}
+
+/// Takes what `[loader]` says where the source says nothing, and checks the hosts with it.
+pub(super) fn inherit(table: &TableReader<'_>, options: &mut HttpOptions, defaults: &LoaderConfig) {
+    if options.allow_hosts.is_none() {
+        options.allow_hosts.clone_from(&defaults.allow_hosts);
+    }
+    let allow = options.allow_hosts.as_ref();
+    let refuse = |key: &str, refused: HostRefused| {
+        table.refuse(key, Problem::new(format!("found a value that may not be asked: {refused}")));
+    };
+    if let Err(refused) = check_url(allow, &options.url) {
+        refuse("url", refused);
+    }
+    if let Some(Auth::OAuth2(oauth2)) = &options.auth
+        && let Err(refused) = check_url(allow, &oauth2.token_url)
+    {
+        refuse("auth", refused);
+    }
 }
 
 fn http_url(setting: &Setting<'_>) -> Result<Url, Problem> {

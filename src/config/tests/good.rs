@@ -104,8 +104,10 @@ fn a_window_is_put_where_the_api_wants_it() {
 #[test]
 fn who_asks_and_how_is_read() {
     let text = format!(
-        "{SHOP}auth = {{ type = \"oauth2\", token_url = \
-         \"https://x/token\", client_id = \"me\", client_secret = \"${{SHOP_TOKEN}}\", credentials = \"body\" }}"
+        "[loader]\nallow_hosts = [\"x\", \"127.0.0.0/8\"]\n{SHOP}auth = {{ type = \"oauth2\", token_url = \
+         \"https://x/token\", client_id = \"me\", client_secret = \"${{SHOP_TOKEN}}\", credentials = \"body\" }}\n\
+         ca_file = \"ca.pem\"\nclient_cert_file = \"c\"\nclient_key_file = \"/k\"\nproxy = \
+         \"http://u:${{SHOP_TOKEN}}@proxy:3128\""
     );
     let read = |variables: &[(&str, &str)]| {
         let path = Path::new("/etc/eventloader/x.toml");
@@ -115,7 +117,12 @@ fn who_asks_and_how_is_read() {
     let Some(Auth::OAuth2(oauth2)) = &http(&config).auth else { panic!("{config:?}") };
     assert_eq!((oauth2.client_id.as_str(), oauth2.credentials), ("me", Credentials::Body));
     assert_eq!(oauth2.client_secret.expose_secret(), "s3cr3t-token");
+    assert_eq!(http(&config).tls.ca_file.as_deref(), Some(Path::new("/etc/eventloader/ca.pem")));
+    assert_eq!(http(&config).tls.client.as_ref().unwrap().key_file, Path::new("/k"));
+    assert_eq!(http(&config).allow_hosts, config.loader.allow_hosts);
     assert!(!format!("{config:?}").contains("s3cr3t"), "{config:?}");
+    let config = read(&[("EVENTLOADER_SOURCES__USER_EVENTS__ALLOW_HOSTS", "*, 10.0.0.0/8")]);
+    assert_ne!(http(&config).allow_hosts, config.loader.allow_hosts);
     let insecure =
         "http://shop/\"\nallow_insecure = true\nauth = { type = \"bearer\", token = \"t\" }";
     let text = SHOP.replace("https://x/\"", insecure);

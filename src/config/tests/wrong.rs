@@ -215,7 +215,15 @@ const HTTP: &[Case] = &[
         "in the clear: token_url is http",
         "allow_insecure = true",
     ),
+    ("client_key_file = ¦\"k\"", "client_key_file", "without client_cert_file", "add client_cert"),
+    ("client_cert_file = ¦\"c\"", "client_cert_file", "without client_key_file", "add client_key"),
+    ("ca_file = ¦\"\"", "ca_file", "not a path", "the path of a file"),
+    ("proxy = ¦\"socks5://p\"", "proxy", "not an http or https proxy", "http://user:password@"),
+    ("proxy = ¦\"http://p/x\"", "proxy", "a proxy with a path", "end it after the port"),
     ("allow_insecure = ¦\"yes\"", "allow_insecure", "found \"yes\", neither", "true or false"),
+    ("allow_hosts = ¦[]", "allow_hosts", "an empty list, which allows nothing", "leave it out"),
+    ("allow_hosts = ¦\"x\"", "allow_hosts", "found a string", "a list of names"),
+    ("allow_hosts = [\"x\", \"¦https://x\"]", "allow_hosts", "not the name of a", "without scheme"),
 ];
 
 /// The url of line 3, and what may not be asked there.
@@ -223,6 +231,15 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("http://u:p@x/", "", "url is http", "allow_insecure = true"),
     ("http://x/", "headers = { X-Api-Key = \"k\" }", "in the clear", "use https://"),
     ("http://10.0.0.1/", "auth = { type = \"bearer\", token = \"t\" }", "in the clear", ""),
+    (
+        "https://x/",
+        "allow_hosts = [\"y\", \"*.x\"]",
+        "the host x is not in allow_hosts; add it",
+        "",
+    ),
+    ("https://169.254.169.254/", "", "a metadata service of a cloud; add \"169", ""),
+    ("https://127.0.0.1/", "allow_hosts = [\"10.0.0.0/8\"]", "a loopback address", ""),
+    ("https://x/", "[loader]\nallow_hosts = [\"y\"]", "the host x is not in allow_hosts", ""),
 ];
 
 const URLS: &[(&str, &str, &str)] = &[
@@ -348,6 +365,7 @@ fn secrets_never_appear_in_messages() {
         "[[database]]\nurl = \"hunter2\"\nurl = \"hunter2\"",
         "[sources.a]\ntype=\"kafka\"\nsasl_password=\"hunter2\"",
         "[loader]\nmax_idle = \"${SHOP_TOKEN}\"",
+        "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nproxy=\"socks://u:hunter2@p\"",
         "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nauth={type=\"bearer\",token=\"hunter2\",x=1}",
         "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nauth={type=\"baerer\",token=\"hunter2\"}",
         "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nmethod=\"POST\"\nbody='{\"k\":\"hunter2\"'",

@@ -6,8 +6,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use super::address::AllowHosts;
 use super::asking::Asking;
 use super::auth::Auth;
+use super::client::TlsFiles;
 use crate::mapping::Mapping;
 
 /// An HTTP API, asked for one window after the other.
@@ -24,6 +26,14 @@ pub struct HttpOptions {
     pub asking: Asking,
     /// `auth`: who asks. Default none.
     pub auth: Option<Auth>,
+    /// `ca_file`, `client_cert_file`, `client_key_file`: PEM files. Default: none of our own.
+    pub tls: TlsFiles,
+    /// `proxy`: `http://user:password@proxy:3128`, or `https://…`; asked to `CONNECT` to an `https` source, and to
+    /// forward the request to an `http` one. Default none; proxies of the environment are never used.
+    pub proxy: Option<SecretString>,
+    /// `allow_hosts`: where the source and its `token_url` may be. Default that of `[loader]`, else none: everywhere but
+    /// the addresses that are always refused (link-local, metadata services, multicast, unspecified).
+    pub allow_hosts: Option<AllowHosts>,
     /// Where the parts of an event are: `id` (default `/id`), `event_type` (default none, the type is the source's name),
     /// `occurred_at`, `message_id` (default none), `payload` (default `""`, the whole item), `items` (from the body to the array;
     /// default `""`, the body is the array); and `max_event_bytes`,
@@ -50,6 +60,9 @@ impl HttpOptions {
             timeout: Duration::from_secs(30),
             max_page_bytes: 64 << 20,
             auth: None,
+            tls: TlsFiles::default(),
+            proxy: None,
+            allow_hosts: None,
             lease_ttl: Duration::from_secs(2),
         }
     }
@@ -79,6 +92,9 @@ impl fmt::Debug for HttpOptions {
             .field("timeout", &self.timeout)
             .field("max_page_bytes", &self.max_page_bytes)
             .field("auth", &self.auth)
+            .field("tls", &self.tls)
+            .field("proxy", &self.proxy)
+            .field("allow_hosts", &self.allow_hosts)
             .field("lease_ttl", &self.lease_ttl)
             .finish()
     }
