@@ -40,6 +40,7 @@ const HARMLESS_KEYS: &[&str] = &[
     "payload",
     "start_after",
     "timeout",
+    "tip_lag",
     "type",
 ];
 /// Harmless keys of `auth`; all others may be secret.

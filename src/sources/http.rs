@@ -14,6 +14,7 @@ mod failure;
 mod options;
 mod rate_limit;
 mod status;
+mod tip;
 mod token;
 
 use std::path::PathBuf;
@@ -64,6 +65,7 @@ pub struct HttpSource {
     /// A grant is not used when fetching a token took longer.
     token_wait_max: Duration,
     mapping: Arc<Mapping>,
+    tip_lag: Option<Duration>,
     timeout: Duration,
     max_page_bytes: usize,
 }
@@ -132,6 +134,7 @@ impl HttpSource {
             tokens,
             token_wait_max: options.lease_ttl / 2,
             mapping: Arc::new(options.mapping),
+            tip_lag: options.tip_lag,
             timeout: options.timeout,
             max_page_bytes: options.max_page_bytes,
         })
@@ -252,7 +255,10 @@ impl EventSource for HttpSource {
         let pause = rate_limit::read(response.headers(), now).pause();
         match response.status() {
             StatusCode::OK => {
-                let page = self.read_page(response, answered_at, deadline).await?;
+                let mut page = self.read_page(response, answered_at, deadline).await?;
+                if let Some(tip_lag) = self.tip_lag {
+                    tip::cut_young(&mut page.items, now, tip_lag);
+                }
                 Ok(Page { pause, ..page })
             }
             StatusCode::NO_CONTENT => {

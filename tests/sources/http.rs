@@ -4,6 +4,7 @@ mod asking;
 mod auth;
 mod connection;
 mod hosts;
+mod tip;
 mod token;
 
 use eventloader::event::Item;

@@ -21,6 +21,7 @@ use crate::mapping::{Mapping, Pointer};
 use crate::sources::http::{Auth, HostRefused, HttpOptions, check_url};
 
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_mins(10);
+const TIP_LAGS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads the keys of an HTTP source.
@@ -41,6 +42,7 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<HttpOptions> {
         reason = "the method alone is not general enough"
     )]
     let allow_insecure = table.read_or("allow_insecure", false, |s| s.boolean());
+    let tip_lag = read_tip_lag(table, &mapping);
     let options = HttpOptions {
         headers,
         asking,
@@ -51,10 +53,21 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<HttpOptions> {
         mapping,
         timeout,
         max_page_bytes,
+        tip_lag,
         ..HttpOptions::new(url?.value)
     };
     auth::check(table, &options, allow_insecure);
     Some(options)
+}
+
+fn read_tip_lag(table: &mut TableReader<'_>, mapping: &Mapping) -> Option<Duration> {
+    let tip_lag = table.read("tip_lag", |s| s.duration(TIP_LAGS))?;
+    if mapping.occurred_at.is_none() {
+        let problem = Problem::new("without occurred_at: nothing tells how old an event is");
+        let help = "add occurred_at = \"/created_at\", or where in an item its time is";
+        table.refuse("tip_lag", problem.help(help));
+    }
+    Some(tip_lag.value)
 }
 
 /// Takes what `[loader]` says where the source says nothing, and checks the hosts with it.

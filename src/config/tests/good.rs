@@ -107,7 +107,7 @@ fn who_asks_and_how_is_read() {
         "[loader]\nallow_hosts = [\"x\", \"127.0.0.0/8\"]\n{SHOP}auth = {{ type = \"oauth2\", token_url = \
          \"https://x/token\", client_id = \"me\", client_secret = \"${{SHOP_TOKEN}}\", credentials = \"body\" }}\n\
          ca_file = \"ca.pem\"\nclient_cert_file = \"c\"\nclient_key_file = \"/k\"\nproxy = \
-         \"http://u:${{SHOP_TOKEN}}@proxy:3128\""
+         \"http://u:${{SHOP_TOKEN}}@proxy:3128\"\ntip_lag = \"10s\"\noccurred_at = \"/at\""
     );
     let read = |variables: &[(&str, &str)]| {
         let path = Path::new("/etc/eventloader/x.toml");
@@ -119,6 +119,7 @@ fn who_asks_and_how_is_read() {
     assert_eq!(oauth2.client_secret.expose_secret(), "s3cr3t-token");
     assert_eq!(http(&config).tls.ca_file.as_deref(), Some(Path::new("/etc/eventloader/ca.pem")));
     assert_eq!(http(&config).tls.client.as_ref().unwrap().key_file, Path::new("/k"));
+    assert_eq!(http(&config).tip_lag, Some(Duration::from_secs(10)));
     assert_eq!(http(&config).allow_hosts, config.loader.allow_hosts);
     assert!(!format!("{config:?}").contains("s3cr3t"), "{config:?}");
     let config = read(&[("EVENTLOADER_SOURCES__USER_EVENTS__ALLOW_HOSTS", "*, 10.0.0.0/8")]);

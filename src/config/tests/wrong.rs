@@ -220,6 +220,7 @@ const HTTP: &[Case] = &[
     ("ca_file = ¦\"\"", "ca_file", "not a path", "the path of a file"),
     ("proxy = ¦\"socks5://p\"", "proxy", "not an http or https proxy", "http://user:password@"),
     ("proxy = ¦\"http://p/x\"", "proxy", "a proxy with a path", "end it after the port"),
+    ("tip_lag = ¦\"5s\"", "tip_lag", "without occurred_at", "add occurred_at = "),
     ("allow_insecure = ¦\"yes\"", "allow_insecure", "found \"yes\", neither", "true or false"),
     ("allow_hosts = ¦[]", "allow_hosts", "an empty list, which allows nothing", "leave it out"),
     ("allow_hosts = ¦\"x\"", "allow_hosts", "found a string", "a list of names"),

@@ -45,6 +45,9 @@ pub struct HttpOptions {
     /// `max_page_bytes`: a larger body, as sent or as unpacked, is refused. Bytes, default 64MiB, `max_event_bytes` to
     /// 256MiB.
     pub max_page_bytes: usize,
+    /// `tip_lag`: a page ends before its first event whose `occurred_at` is younger, by the source's own clock. For APIs
+    /// whose ids become visible out of order. Default none; needs `occurred_at`. 1ms to 24h.
+    pub tip_lag: Option<Duration>,
     /// `lease_ttl` of the source: a token that takes longer than half of it is used for the next request only.
     pub lease_ttl: Duration,
 }
@@ -63,7 +66,24 @@ impl HttpOptions {
             tls: TlsFiles::default(),
             proxy: None,
             allow_hosts: None,
+            tip_lag: None,
             lease_ttl: Duration::from_secs(2),
+        }
+    }
+
+    /// What holds for the events of this source, in plain words for whoever relies on it.
+    pub fn guarantee(&self) -> String {
+        let once = "every event of every page is stored once, in the order of its id";
+        match (self.tip_lag, &self.mapping.occurred_at) {
+            (Some(tip_lag), Some(occurred_at)) => format!(
+                "{once}; an id that becomes visible after a greater one is not lost if that happens within {tip_lag:?} \
+                 (tip_lag) of its {occurred_at} by the source's clock; events without a time count as old; events come \
+                 {tip_lag:?} later"
+            ),
+            _ => format!(
+                "{once}; that ids become visible in their order is the source's word: an event that appears below an \
+                 id that was already loaded is never asked for; set tip_lag if that can happen"
+            ),
         }
     }
 
@@ -95,6 +115,7 @@ impl fmt::Debug for HttpOptions {
             .field("tls", &self.tls)
             .field("proxy", &self.proxy)
             .field("allow_hosts", &self.allow_hosts)
+            .field("tip_lag", &self.tip_lag)
             .field("lease_ttl", &self.lease_ttl)
             .finish()
     }
