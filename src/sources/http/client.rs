@@ -152,3 +152,36 @@ fn read_identity(files: &ClientFiles) -> Result<Identity, HttpSourceError> {
     Identity::from_pem(&pem)
         .or_else(|error| not_pem("client_key_file", &files.key_file, cause(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::http::{Auth, HttpSource};
+
+    #[test]
+    fn sources_share_a_client_unless_they_connect_differently() {
+        let mut clients = Clients::default();
+        let plain = || HttpOptions::new("https://x.example/".parse().unwrap());
+        let allow = |entry: &str| {
+            let mut allow = AllowHosts::default();
+            allow.add(entry).unwrap();
+            Some(allow)
+        };
+        let token = Some(Auth::Bearer { token: "t".into() });
+        for (options, count) in [
+            (plain(), 1),
+            (HttpOptions { auth: token, ..plain() }, 1),
+            (HttpOptions { max_page_bytes: 1, ..plain() }, 1),
+            (HttpOptions { timeout: Duration::from_secs(1), ..plain() }, 2),
+            (HttpOptions { proxy: Some("http://u:pw1@p:1".into()), ..plain() }, 3),
+            (HttpOptions { proxy: Some("http://u:pw2@p:1".into()), ..plain() }, 4),
+            (HttpOptions { allow_hosts: allow("*.example"), ..plain() }, 5),
+            (HttpOptions { allow_hosts: allow("*.example"), ..plain() }, 5),
+            (HttpOptions { allow_hosts: allow("x.example"), ..plain() }, 6),
+        ] {
+            HttpSource::new(&mut clients, options).unwrap();
+            assert_eq!(clients.by_key.len(), count);
+        }
+        assert!(!format!("{clients:?}").contains("pw1"));
+    }
+}

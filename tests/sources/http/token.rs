@@ -9,7 +9,10 @@ use eventloader::source::FailureClass;
 use eventloader::sources::http::{Auth, Credentials, HttpOptions, HttpSource, OAuth2};
 
 use super::{fetch, ids, options, refused, source};
+use crate::support::database::Database;
 use crate::support::http::{Asked, Reply, Server, page};
+use crate::support::loading::{Loading, http};
+use crate::support::wait_for;
 
 const SECRET: &str = "s3cr&t+";
 
@@ -214,4 +217,43 @@ async fn a_token_that_comes_late_is_used_by_the_next_request() {
     assert!(server.log().is_empty());
     fetch(&api).await.unwrap();
     assert_eq!((authority.log().len(), server.log().len()), (1, 1));
+}
+
+/// Two instances, leases of half a second, and a token endpoint that is slow for every other request: the source never
+/// sees two requests closer than the spacing, and no window twice.
+#[tokio::test]
+async fn slow_tokens_keep_the_spacing_and_ask_no_window_twice() {
+    let (server, _) = api(1).await;
+    let count = AtomicUsize::new(0);
+    let authority = Server::start(move |_| {
+        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        let delay = Duration::from_millis(if number.is_multiple_of(2) { 150 } else { 350 });
+        // The late ones live long enough to be used by the next request, the others serve one.
+        let life = if number.is_multiple_of(2) { "0" } else { "2" };
+        Reply::After(delay, Box::new(Reply::Json(token(number, life))))
+    })
+    .await;
+    let mut given = http("api", &server.url());
+    given.settings.lease_ttl = Duration::from_millis(500);
+    given.settings.batch_size = 1;
+    let lease_ttl = given.settings.lease_ttl;
+    *given.options() = HttpOptions { lease_ttl, ..with(&server, oauth2(&authority)) };
+    let database = Database::migrated().await;
+    let one = Loading::start(&database, std::slice::from_ref(&given)).await;
+    let two = Loading::start(&database, &[given]).await;
+    wait_for("all events", || async {
+        let stored: i64 = database.value("select count(*) from eventloader.events").await;
+        (stored == 3).then_some(())
+    })
+    .await;
+    one.stop().await;
+    two.stop().await;
+    for after_id in 0..3 {
+        assert_eq!(server.asked("/events", after_id), 1, "window after {after_id}");
+    }
+    for pair in server.log().windows(2) {
+        let gap = pair[1].at - pair[0].at;
+        assert!(gap >= Duration::from_millis(200), "{gap:?} between two requests");
+    }
+    assert!(authority.log().len() >= 2, "tokens were fetched again and again");
 }
