@@ -4,7 +4,8 @@ use super::error::Problem;
 use super::setting::Setting;
 use crate::sources::http::AllowHosts;
 
-const EXPECTED: &str = "a list of names, patterns and networks: [\"api.example.com\", \"*.example.org\", \"10.1.0.0/16\"]";
+const EXPECTED: &str =
+    "names, patterns and networks: [\"api.example.com\", \"*.example.org\", \"10.1.0.0/16\"]";
 
 /// Converts a setting into the list.
 pub(super) fn allow_hosts(setting: &Setting<'_>) -> Result<AllowHosts, Problem> {

@@ -223,7 +223,7 @@ const HTTP: &[Case] = &[
     ("tip_lag = ¦\"5s\"", "tip_lag", "without occurred_at", "add occurred_at = "),
     ("allow_insecure = ¦\"yes\"", "allow_insecure", "found \"yes\", neither", "true or false"),
     ("allow_hosts = ¦[]", "allow_hosts", "an empty list, which allows nothing", "leave it out"),
-    ("allow_hosts = ¦\"x\"", "allow_hosts", "found a string", "a list of names"),
+    ("allow_hosts = ¦\"x\"", "allow_hosts", "found a string", "names, patterns and"),
     ("allow_hosts = [\"x\", \"¦https://x\"]", "allow_hosts", "not the name of a", "without scheme"),
 ];
 

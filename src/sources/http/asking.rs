@@ -64,8 +64,8 @@ impl Default for QueryNames {
 
 /// A JSON text with places for the window.
 ///
-/// A string value that is exactly `"{after_id}"` or `"{limit}"` becomes a number; inside a longer string value the digits
-/// are filled in; everything else, names of members included, stays byte by byte. May hold secrets: `Debug` shows none.
+/// A string value that is exactly `"{after_id}"` or `"{limit}"` becomes a number; inside a longer string value the
+/// digits are filled in; everything else, names of members included, stays byte by byte. May hold secrets: `Debug` shows none.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BodyTemplate {
     pieces: Vec<Piece>,

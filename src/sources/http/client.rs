@@ -46,7 +46,7 @@ pub(super) struct ClientKey {
 impl ClientKey {
     pub(super) fn new(options: &HttpOptions, connect_timeout: Duration) -> Self {
         let proxy = options.proxy.as_ref().map(|proxy| proxy.expose_secret().to_owned());
-        // A proxy resolves the source's name itself; here only its own is looked up, and whoever configured it meant it.
+        // A proxy resolves the source's name itself; here only its own is looked up, which was configured.
         let allow_hosts = options.allow_hosts.clone().filter(|_| proxy.is_none());
         Self { connect_timeout, tls: options.tls.clone(), proxy, allow_hosts }
     }

@@ -31,13 +31,13 @@ pub struct HttpOptions {
     /// `proxy`: `http://user:password@proxy:3128`, or `https://…`; asked to `CONNECT` to an `https` source, and to
     /// forward the request to an `http` one. Default none; proxies of the environment are never used.
     pub proxy: Option<SecretString>,
-    /// `allow_hosts`: where the source and its `token_url` may be. Default that of `[loader]`, else none: everywhere but
-    /// the addresses that are always refused (link-local, metadata services, multicast, unspecified).
+    /// `allow_hosts`: where the source and its `token_url` may be. Default that of `[loader]`, else none: everywhere
+    /// but the addresses that are always refused (link-local, metadata services, multicast, unspecified).
     pub allow_hosts: Option<AllowHosts>,
-    /// Where the parts of an event are: `id` (default `/id`), `event_type` (default none, the type is the source's name),
-    /// `occurred_at`, `message_id` (default none), `payload` (default `""`, the whole item), `items` (from the body to the array;
-    /// default `""`, the body is the array); and `max_event_bytes`,
-    /// above which it becomes a dead letter (default 1MiB, 1KiB to 64MiB).
+    /// Where the parts of an event are: `id` (default `/id`), `event_type` (default none, the type is the source's
+    /// name), `occurred_at`, `message_id` (default none), `payload` (default `""`, the whole item), `items` (from the
+    /// body to the array; default `""`, the body is the array); and `max_event_bytes`, above which it becomes a dead
+    /// letter (default 1MiB, 1KiB to 64MiB).
     pub mapping: Mapping,
     /// `timeout`: the longest a whole request may take, from name resolution to the last byte of the body. Default 30s,
     /// 1ms to 10m.
@@ -45,8 +45,8 @@ pub struct HttpOptions {
     /// `max_page_bytes`: a larger body, as sent or as unpacked, is refused. Bytes, default 64MiB, `max_event_bytes` to
     /// 256MiB.
     pub max_page_bytes: usize,
-    /// `tip_lag`: a page ends before its first event whose `occurred_at` is younger, by the source's own clock. For APIs
-    /// whose ids become visible out of order. Default none; needs `occurred_at`. 1ms to 24h.
+    /// `tip_lag`: a page ends before its first event whose `occurred_at` is younger, by the source's own clock. For
+    /// APIs whose ids become visible out of order. Default none; needs `occurred_at`. 1ms to 24h.
     pub tip_lag: Option<Duration>,
     /// `lease_ttl` of the source: a token that takes longer than half of it is used for the next request only.
     pub lease_ttl: Duration,
