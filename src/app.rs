@@ -300,13 +300,7 @@ pub(crate) fn load_source(
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
         SourceKind::Http(api) => {
-            let options = HttpOptions {
-                url: api.url.clone(),
-                headers: api.headers.clone(),
-                mapping: api.mapping.clone(),
-                timeout: api.timeout,
-                max_page_bytes: api.max_page_bytes,
-            };
+            let options = HttpOptions { lease_ttl: config.loading.lease_ttl, ..api.clone() };
             let source = HttpSource::new(clients, options)
                 .map_err(|cause| AppError::Source { source_name: source_name.clone(), cause })?;
             (Arc::new(source), api.timeout + Duration::from_secs(1))

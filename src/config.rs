@@ -14,6 +14,7 @@ mod duration;
 mod environment;
 mod error;
 mod fingerprint;
+mod hosts;
 mod interpolate;
 mod loading;
 mod masking;

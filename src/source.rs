@@ -80,6 +80,9 @@ pub struct Page {
     /// the next request. `None`: as before. A page with a state may hold more than `limit` events, because it has to end
     /// where the state does.
     pub state: Option<String>,
+    /// How long the source asks not to be asked again, such as until its rate limit is reset; `None`: it says nothing.
+    /// Capped like a `Retry-After`, and kept by all instances.
+    pub pause: Option<Duration>,
 }
 
 impl Page {

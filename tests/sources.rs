@@ -3,4 +3,5 @@
 mod command;
 mod conformance;
 mod file;
+mod http;
 mod singer;

@@ -5,6 +5,8 @@ pub(crate) mod http;
 pub(crate) mod inbox;
 pub(crate) mod loading;
 pub(crate) mod program;
+pub(crate) mod proxy;
+pub(crate) mod tls;
 
 use std::future::Future;
 use std::time::Duration;

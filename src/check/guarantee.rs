@@ -7,14 +7,12 @@ use crate::loader::policy::OnFailure;
 /// The promise of one source, as one line.
 pub(super) fn finding(source: &SourceConfig) -> Finding {
     let order = match &source.kind {
-        SourceKind::Http(_) => {
-            "every id it answers is stored once, in order; an id that becomes visible below one that was already answered \
-             is never asked for: that ids appear in order is the source's to promise"
-        }
+        SourceKind::Http(api) => api.guarantee(),
         SourceKind::File(_) => {
             "every line whose newline is written is stored once, in order; ids have to increase from line to line"
+                .to_owned()
         }
-        SourceKind::Command(command) => command.mode.guarantee(),
+        SourceKind::Command(command) => command.mode.guarantee().to_owned(),
     };
     let failure = match source.loading.on_failure {
         OnFailure::Hold => {

@@ -68,13 +68,10 @@ pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
 /// Where a program is looked for: a name without a slash on the `PATH`.
 fn places(program: &str, command: &CommandConfig) -> impl Iterator<Item = PathBuf> {
     let of_program = command.environment.iter().find(|(name, _)| name == "PATH");
-    let path = match of_program {
-        Some((_, path)) => path.expose_secret().to_owned(),
-        None => {
-            let inherited = command.inherited.iter().find(|(name, _)| name == "PATH");
-            inherited.map(|(_, path)| path.to_string_lossy().into_owned()).unwrap_or_default()
-        }
-    };
+    let inherited = command.inherited.iter().find(|(name, _)| name == "PATH");
+    let path = of_program.map(|(_, path)| path.expose_secret().to_owned());
+    let path = path.or_else(|| Some(inherited?.1.to_string_lossy().into_owned()));
+    let path = path.unwrap_or_default();
     let directories = if program.contains('/') { String::new() } else { path };
     let places: Vec<PathBuf> =
         directories.split(':').map(|place| command.directory.join(place).join(program)).collect();

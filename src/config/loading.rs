@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::duration;
 use super::error::Problem;
+use super::hosts;
 use super::reader::TableReader;
 use crate::loader::policy::OnFailure;
+use crate::sources::http::AllowHosts;
 
 const BATCH_SIZES: RangeInclusive<u32> = 1..=1000;
 const DAY: Duration = Duration::from_hours(24);
@@ -27,6 +29,9 @@ pub struct LoaderConfig {
     pub lease_ttl: Duration,
     /// `max_idle`: see [`Loading::max_idle`]; the default of every source.
     pub max_idle: Duration,
+    /// `allow_hosts`: see [`HttpOptions::allow_hosts`](crate::sources::http::HttpOptions::allow_hosts); the default of
+    /// every http source. Default none.
+    pub allow_hosts: Option<AllowHosts>,
 }
 
 impl Default for LoaderConfig {
@@ -37,6 +42,7 @@ impl Default for LoaderConfig {
             min_interval: Duration::from_millis(200),
             lease_ttl: Duration::from_secs(2),
             max_idle: Duration::from_secs(5),
+            allow_hosts: None,
         }
     }
 }
@@ -47,6 +53,7 @@ impl LoaderConfig {
         let concurrency =
             table.read_or("concurrency", default.concurrency, |s| s.integer(1..=10_000));
         let pace = Pace::read(&mut table, &default.pace());
+        let allow_hosts = table.read("allow_hosts", hosts::allow_hosts).map(|read| read.value);
         table.finish();
         Self {
             concurrency,
@@ -54,6 +61,7 @@ impl LoaderConfig {
             min_interval: pace.min_interval,
             lease_ttl: pace.lease_ttl,
             max_idle: pace.max_idle,
+            allow_hosts,
         }
     }
 

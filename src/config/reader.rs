@@ -283,6 +283,16 @@ impl<'a> TableReader<'a> {
         });
     }
 
+    /// Reports a problem of a value that was read before, at its strongest form.
+    pub(super) fn refuse(&self, key: &str, problem: Problem) {
+        let path = self.path_to(key);
+        let dotted = dotted(&path);
+        let in_file = self.entry(key).map(|(_, value)| value);
+        if let Some((origin, _)) = self.strongest(&path, &dotted, in_file) {
+            self.reading.report(&origin, &dotted, problem);
+        }
+    }
+
     /// Keys of this table that only the environment gives, as they stand in the variables.
     pub(super) fn keys_from_environment(&self) -> Vec<String> {
         if self.describes() {

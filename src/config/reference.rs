@@ -125,15 +125,23 @@ impl Key {
 
 /// Where a key belongs, for those who write it elsewhere.
 pub(super) fn home(name: &str) -> Option<String> {
-    let mut homes: Vec<String> = KEYS
-        .iter()
-        .filter(|key| key.name == name && key.place.split('.').count() <= 2)
-        .map(|key| match key.place.split_once('.') {
-            Some((section, kind)) => format!("[{section}.NAME] of type `{kind}`"),
-            None if key.place == "sources" => "[sources.NAME]".to_owned(),
-            None => format!("[{}]", key.place),
-        })
+    let places = KEYS.iter().filter(|key| key.name == name).map(|key| key.place);
+    let of_sources = |place: &&str| place.starts_with("sources");
+    let mut homes: Vec<String> = places
+        .clone()
+        .filter(|place| !of_sources(place))
+        .map(|place| format!("[{place}]"))
         .collect();
+    let kinds: Vec<String> = places
+        .clone()
+        .filter_map(|place| place.strip_prefix("sources.").filter(|kind| !kind.contains('.')))
+        .map(|kind| format!("`{kind}`"))
+        .collect();
+    if places.clone().any(|place| place == "sources") {
+        homes.push("[sources.NAME]".to_owned());
+    } else if !kinds.is_empty() {
+        homes.push(format!("[sources.NAME] of type {}", kinds.join(" or ")));
+    }
     let last = homes.pop()?;
     Some(if homes.is_empty() { last } else { format!("{} or {last}", homes.join(", ")) })
 }

@@ -212,6 +212,29 @@ impl Setting<'_> {
         })
     }
 
+    /// A list of strings; outside the file they are separated by commas.
+    pub(super) fn texts(&self, expected: &str) -> Result<Vec<Text>, Problem> {
+        self.note(|| Shape::List);
+        match &self.raw {
+            Raw::Probe => Err(Problem::new("nothing")),
+            Raw::File(DeValue::Array(items)) => {
+                let item = |item: &toml::Spanned<DeValue<'_>>| {
+                    let raw = Raw::File(item.get_ref());
+                    let Self { environment, harmless, .. } = *self;
+                    Setting { environment, harmless, raw, shape: OnceCell::new() }
+                        .text_expected("strings in the list")
+                };
+                items.iter().map(item).collect()
+            }
+            Raw::File(other) => Err(self.wrong_type(other, expected)),
+            Raw::Given(text) => Ok(text
+                .split(',')
+                .map(|part| part.trim().to_owned())
+                .map(|part| Text { shown: self.harmless.then(|| format!("{part:?}")), value: part })
+                .collect()),
+        }
+    }
+
     fn found(&self, text: &str) -> String {
         if self.harmless { format!("found {text}") } else { "found a number".to_owned() }
     }

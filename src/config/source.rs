@@ -10,7 +10,6 @@ mod name;
 
 pub use command::CommandConfig;
 pub use file::FileConfig;
-pub use http::HttpConfig;
 pub use name::{SourceName, SourceNameError};
 
 use super::error::Problem;
@@ -18,6 +17,7 @@ use super::loading::{LoaderConfig, Loading};
 use super::reader::TableReader;
 use super::shape::Shape;
 use super::suggest;
+pub use crate::sources::http::HttpOptions as HttpConfig;
 
 /// One source.
 #[derive(Debug, Clone)]
@@ -32,6 +32,7 @@ pub struct SourceConfig {
 
 /// The types of sources.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one value for each source, made once")]
 pub enum SourceKind {
     /// `type = "http"`: an HTTP API that answers pages of JSON.
     Http(HttpConfig),
@@ -73,7 +74,7 @@ const TYPES: &[SourceType] = &[
     SourceType {
         name: "http",
         telltale: "url",
-        read: |table| HttpConfig::read(table).map(SourceKind::Http),
+        read: |table| http::read(table).map(SourceKind::Http),
     },
     SourceType {
         name: "file",
@@ -128,10 +129,13 @@ fn read_one(
     let source_type = read_type(&mut table);
     let kind = source_type.map(|source_type| (source_type.read)(&mut table));
     let loading = Loading::read(&mut table, defaults);
-    let Some(kind) = kind else {
+    let Some(mut kind) = kind else {
         table.abandon();
         return None;
     };
+    if let Some(SourceKind::Http(options)) = &mut kind {
+        http::inherit(&table, options, defaults);
+    }
     table.finish();
     Some(SourceConfig { name: name.ok()?, loading, kind: kind? })
 }

@@ -90,6 +90,8 @@ pub enum Answer {
     Page {
         /// Greatest id of the page, bad events included.
         max_id: Option<i64>,
+        /// How long the source asks not to be asked again.
+        pause: Option<Duration>,
     },
     /// No valid page.
     Failure {
@@ -249,8 +251,8 @@ pub fn step(rules: &Rules, state: State, event: Event) -> (State, Effect) {
             (State::InFlight(grant.clone()), Effect::Fetch(grant))
         }
         (State::Granted(grant), Event::GrantAged(_) | Event::Stopping) => release_unused(grant),
-        (State::InFlight(grant), Event::Answered(Answer::Page { max_id }, _)) => {
-            let deposit = deposit(rules, &grant, max_id);
+        (State::InFlight(grant), Event::Answered(Answer::Page { max_id, pause }, _)) => {
+            let deposit = deposit(rules, &grant, max_id, pause);
             (State::Depositing(grant.clone(), deposit.clone()), Effect::Deposit(grant, deposit))
         }
         (
@@ -305,13 +307,12 @@ fn release_unused(grant: Grant) -> (State, Effect) {
     (State::Closing(grant.clone(), close.clone()), Effect::Close(grant, close))
 }
 
-fn deposit(rules: &Rules, grant: &Grant, max_id: Option<i64>) -> Deposit {
-    if max_id.is_some() {
-        return Deposit { max_id, empty_streak: 0, pause: None };
-    }
-    let empty_streak = grant.empty_streak.saturating_add(1);
-    let pause = policy::pause_after_empty(empty_streak, rules.min_interval, rules.max_idle);
-    Deposit { max_id: None, empty_streak, pause: Some(pause) }
+fn deposit(rules: &Rules, grant: &Grant, max_id: Option<i64>, asked: Option<Duration>) -> Deposit {
+    let empty_streak = if max_id.is_some() { 0 } else { grant.empty_streak.saturating_add(1) };
+    let idle = max_id
+        .is_none()
+        .then(|| policy::pause_after_empty(empty_streak, rules.min_interval, rules.max_idle));
+    Deposit { max_id, empty_streak, pause: policy::pause_after_page(idle, asked) }
 }
 
 fn close(

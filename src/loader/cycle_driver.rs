@@ -220,7 +220,7 @@ impl Driver<'_> {
             }
         }
         (self.body, self.state) = (page.body, page.state);
-        Ok(Answer::Page { max_id })
+        Ok(Answer::Page { max_id, pause: page.pause })
     }
 
     fn fail(&mut self, mut error: SourceError, grant: &Grant) -> Answer {

@@ -152,6 +152,12 @@ pub fn pause_after_empty(empty_count: u32, min_interval: Duration, max_idle: Dur
     base.saturating_mul(2_u32.saturating_pow(empty_count.min(31))).min(max_idle.max(min_interval))
 }
 
+/// How long nobody asks the source after a page: as long as it is idle, or as long as it asked for (capped like a
+/// `Retry-After`), whichever is longer.
+pub fn pause_after_page(idle: Option<Duration>, asked: Option<Duration>) -> Option<Duration> {
+    idle.max(asked.map(|asked| asked.min(RETRY_AFTER_MAX)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +184,21 @@ mod tests {
         assert_eq!(pause(0), Duration::from_secs(1));
         assert_eq!(pause(7), Duration::from_secs(7));
         assert_eq!(pause(1_000_000_000), RETRY_AFTER_MAX);
+    }
+
+    #[test]
+    fn a_page_can_ask_for_a_pause_that_is_capped_and_never_shortens_the_idle_one() {
+        let seconds = |n| Some(Duration::from_secs(n));
+        for (idle, asked, want) in [
+            (None, None, None),
+            (None, seconds(7), seconds(7)),
+            (seconds(3), None, seconds(3)),
+            (seconds(3), seconds(2), seconds(3)),
+            (seconds(3), seconds(20), seconds(20)),
+            (None, Some(Duration::MAX), Some(RETRY_AFTER_MAX)),
+        ] {
+            assert_eq!(pause_after_page(idle, asked), want, "{idle:?} {asked:?}");
+        }
     }
 
     #[test]

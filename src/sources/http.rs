@@ -1,33 +1,48 @@
-//! `type = "http"`: an API that answers pages of JSON, asked as `GET url?after_id=41&limit=1000`.
+//! `type = "http"`: an API that answers pages of JSON, asked as `GET url?after_id=41&limit=1000` or with a body.
 //!
-//! One call sends one request and no other: no redirects, no proxies, no library retries, no kept connections (a kept
-//! connection that the server closes at the wrong moment leaves a request whose outcome nobody knows).
+//! One call sends one request to the source and no other: no redirects, no proxies but a configured one, no library
+//! retries, no kept connections (a kept connection that the server closes at the wrong moment leaves a request whose
+//! outcome nobody knows).
 
-use std::collections::HashMap;
-use std::error::Error;
-use std::io::Write;
+mod address;
+mod asking;
+mod auth;
+mod body;
+mod client;
+mod date;
+mod failure;
+mod options;
+mod rate_limit;
+mod status;
+mod tip;
+mod token;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, NaiveDateTime, Utc};
-use flate2::write::MultiGzDecoder;
-use futures_util::StreamExt;
+use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
 };
-use reqwest::{Client, Response, StatusCode, redirect, retry};
-use secrecy::{ExposeSecret, SecretString};
+use reqwest::{Client, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use crate::event::Item;
-use crate::event::excerpt::excerpt;
+pub use address::{AllowHostError, AllowHosts, HostRefused, check_url};
+pub use asking::{Asking, BodyTemplate, BodyTemplateError, PLACES, QueryNames};
+pub use auth::{Auth, Credentials, OAuth2};
+use body::{BodyError, decode, invalid, oversized};
+use client::ClientKey;
+pub use client::{ClientFiles, Clients, TlsFiles};
+use failure::send_error;
+pub use options::HttpOptions;
+use status::status_error;
+use token::{Token, Tokens};
+
 use crate::mapping::Mapping;
 use crate::source::{EventSource, FailureClass, Page, SourceError};
-use crate::telemetry::chain;
 
 /// Longest time for name resolution, TCP and TLS together. Always ends before the request's own timeout: a request that
 /// ran out of time while it was connecting was never sent, and has to be told from one that may have been.
@@ -36,34 +51,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest piece of a header in a reason, in characters.
 const HEADER_LENGTH_MAX: usize = 200;
 
-/// How much of a body that broke a size limit is kept as a dead letter.
-const KEPT_OF_OVERSIZED: usize = 1 << 20;
-
 /// A body of at most this many bytes, not compressed, is read where it arrives. Others take long enough to hold up the
 /// sources that share the thread: a few kilobytes can unpack to `max_page_bytes`.
 const QUICK_BODY: usize = 1 << 20;
-
-/// What an HTTP source needs to know.
-#[derive(Clone)]
-pub struct HttpOptions {
-    /// Where events are asked for.
-    pub url: Url,
-    /// Further request headers.
-    pub headers: Vec<(String, SecretString)>,
-    /// Where the parts of an event stand.
-    pub mapping: Mapping,
-    /// Longest whole request, from name resolution to the last byte of the body.
-    pub timeout: Duration,
-    /// Largest body, as sent and as unpacked, in bytes.
-    pub max_page_bytes: usize,
-}
 
 /// An HTTP source.
 pub struct HttpSource {
     client: Client,
     url: Url,
     headers: HeaderMap,
+    asking: Asking,
+    tokens: Option<Tokens>,
+    /// A grant is not used when fetching a token took longer.
+    token_wait_max: Duration,
     mapping: Arc<Mapping>,
+    tip_lag: Option<Duration>,
     timeout: Duration,
     max_page_bytes: usize,
 }
@@ -74,39 +76,36 @@ pub enum HttpSourceError {
     /// A header has a name or a value that HTTP does not allow.
     #[error("header {0:?} is not a valid HTTP header")]
     Header(String),
+    /// The host may not be asked.
+    #[error("the url may not be asked")]
+    Host(#[source] HostRefused),
+    /// The proxy's URL.
+    #[error("the proxy is not valid")]
+    Proxy(#[source] reqwest::Error),
+    /// A file cannot be read.
+    #[error("failed to read {key} {}", path.display())]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{key} {} cannot be used: {reason}", path.display())]
+    Pem {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The client cannot be set up.
     #[error("failed to set up the HTTP client")]
     Client(#[source] reqwest::Error),
-}
-
-/// The clients that HTTP sources share: setting one up reads every root certificate, which takes milliseconds.
-#[derive(Debug, Default)]
-pub struct Clients {
-    by_connect_timeout: HashMap<Duration, Client>,
-}
-
-impl Clients {
-    fn with_connect_timeout(
-        &mut self,
-        connect_timeout: Duration,
-    ) -> Result<Client, HttpSourceError> {
-        if let Some(client) = self.by_connect_timeout.get(&connect_timeout) {
-            return Ok(client.clone());
-        }
-        let client = Client::builder()
-            .user_agent(concat!("eventloader/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .no_proxy()
-            .referer(false)
-            .http1_only()
-            .pool_max_idle_per_host(0)
-            .connect_timeout(connect_timeout)
-            .build()
-            .map_err(HttpSourceError::Client)?;
-        self.by_connect_timeout.insert(connect_timeout, client.clone());
-        Ok(client)
-    }
 }
 
 impl HttpSource {
@@ -114,36 +113,65 @@ impl HttpSource {
     ///
     /// # Errors
     ///
-    /// A header is not valid, or TLS cannot be set up.
+    /// See [`HttpSourceError`].
     pub fn new(clients: &mut Clients, options: HttpOptions) -> Result<Self, HttpSourceError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        for (name, value) in &options.headers {
-            let invalid = || HttpSourceError::Header(name.clone());
-            let key: HeaderName = name.parse().map_err(|_| invalid())?;
-            let mut value: HeaderValue = value.expose_secret().parse().map_err(|_| invalid())?;
-            value.set_sensitive(true);
-            headers.insert(key, value);
+        let allow = options.allow_hosts.as_ref();
+        check_url(allow, &options.url).map_err(HttpSourceError::Host)?;
+        let mut connect_timeout = options.timeout.mul_f64(0.9);
+        let mut tokens = None;
+        if let Some(Auth::OAuth2(oauth2)) = &options.auth {
+            check_url(allow, &oauth2.token_url).map_err(HttpSourceError::Host)?;
+            tokens = Some(Tokens::new(oauth2.clone()));
+            // Half of the time is for the token, so connecting has to end within the other half.
+            connect_timeout /= 2;
         }
-        let connect_timeout = CONNECT_TIMEOUT.min(options.timeout.mul_f64(0.9));
-        let client = clients.with_connect_timeout(connect_timeout)?;
+        let client = clients.get(ClientKey::new(&options, CONNECT_TIMEOUT.min(connect_timeout)))?;
         Ok(Self {
+            headers: headers_of(&options, &client)?,
             client,
             url: options.url,
-            headers,
+            asking: options.asking,
+            tokens,
+            token_wait_max: options.lease_ttl / 2,
             mapping: Arc::new(options.mapping),
+            tip_lag: options.tip_lag,
             timeout: options.timeout,
             max_page_bytes: options.max_page_bytes,
         })
     }
 
-    fn window_url(&self, after_id: i64, limit: u32) -> Url {
-        let mut url = self.url.clone();
-        url.query_pairs_mut()
-            .append_pair("after_id", &after_id.to_string())
-            .append_pair("limit", &limit.to_string());
-        url
+    /// The token for a request, where the source wants one of an authorization server.
+    ///
+    /// This happens before the source is asked, so nothing that goes wrong here leaves an outcome unknown. Requests to
+    /// the authorization server are not requests of the source, and its spacing does not count them. They do take time
+    /// from the grant, though. A grant is used within half of `lease_ttl` (the loader checks that before it calls), and
+    /// everybody else believes that no request goes out later than `lease_ttl` after the claim: that is what a claim
+    /// adds to the spacing when the holder of a lease has vanished. The heartbeat keeps the lease meanwhile, but it may
+    /// fail. So the token may take the other half of `lease_ttl` and no more. One that took longer is kept for the next
+    /// request, which has a new grant and finds it here.
+    async fn token(&self, deadline: Instant) -> Result<Option<Token>, SourceError> {
+        let Some(tokens) = &self.tokens else { return Ok(None) };
+        let began = Instant::now();
+        let token = tokens.get(&self.client, deadline).await?;
+        let took = began.elapsed();
+        if took > self.token_wait_max {
+            return Err(SourceError::not_sent(format!(
+                "no request was sent: the token took {:.1} s, longer than half of lease_ttl = {:?}; the next request \
+                 uses it",
+                took.as_secs_f64(),
+                self.token_wait_max * 2,
+            )));
+        }
+        Ok(Some(token))
+    }
+
+    /// A token that the API does not accept is dropped. The request is not sent again behind the loader's back: an old
+    /// token may simply have been withdrawn, so the source is asked soon with a new one.
+    async fn refused_token(&self, token: &Token) -> Option<SourceError> {
+        self.tokens.as_ref()?.forget(token).await;
+        let reason = "the source answered 401 Unauthorized to a token it accepted before; the next request fetches a \
+                      new one";
+        (!token.is_new).then(|| SourceError::new(FailureClass::Refused, reason))
     }
 
     async fn read_page(
@@ -176,265 +204,78 @@ impl HttpSource {
         SourceError::unknown(format!("{what} within timeout = {:?}", self.timeout))
     }
 
-    /// Only what certainly never became a request is "not sent".
-    fn send_error(&self, error: reqwest::Error) -> SourceError {
-        if error.is_connect() {
-            let host = self.url.host_str().unwrap_or_default();
-            let port = self.url.port_or_known_default().unwrap_or_default();
-            SourceError::not_sent(format!("cannot connect to {host}:{port}: {}", cause(error)))
-        } else if error.is_builder() {
-            SourceError::not_sent(format!("cannot make the request: {}", cause(error)))
-        } else {
-            let cause = cause(error);
-            SourceError::unknown(format!("the connection broke before an answer: {cause}"))
-        }
-    }
-
     async fn read_body(&self, response: Response, deadline: Instant) -> Result<Bytes, SourceError> {
-        let mut body = BytesMut::new();
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = timeout_at(deadline, chunks.next())
-            .await
-            .map_err(|_| self.too_late("the body did not arrive"))?
-        {
-            let chunk = chunk.map_err(|error| {
-                let cause = cause(error);
+        body::read(response, deadline, self.max_page_bytes).await.map_err(|error| match error {
+            BodyError::Late => self.too_late("the body did not arrive"),
+            BodyError::Broken(cause) => {
                 SourceError::unknown(format!("the body is truncated or damaged: {cause}"))
-            })?;
-            if body.len() + chunk.len() > self.max_page_bytes {
-                body.extend_from_slice(&chunk[..chunk.len().min(KEPT_OF_OVERSIZED)]);
-                return Err(oversized("body", self.max_page_bytes, &body));
             }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
+            BodyError::Oversized(kept) => oversized("body", self.max_page_bytes, &kept),
+        })
     }
+}
+
+/// The headers of every request.
+fn headers_of(options: &HttpOptions, client: &Client) -> Result<HeaderMap, HttpSourceError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    if options.asking.body.is_some() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    for (name, value) in &options.headers {
+        let (name, value) = auth::header(name, value)?;
+        headers.insert(name, value);
+    }
+    if let Some(auth) = &options.auth {
+        headers.extend(auth.headers(client)?);
+    }
+    Ok(headers)
 }
 
 #[async_trait]
 impl EventSource for HttpSource {
     async fn fetch_events(&self, after_id: i64, limit: u32) -> Result<Page, SourceError> {
-        let deadline = Instant::now() + self.timeout;
-        let request =
-            self.client.get(self.window_url(after_id, limit)).headers(self.headers.clone());
+        let began = Instant::now();
+        let deadline = began + self.timeout;
+        let token = self.token(began + self.timeout / 2).await?;
+        let mut request = self.asking.request(&self.client, &self.url, after_id, limit);
+        request = request.headers(self.headers.clone());
+        if let Some(token) = &token {
+            request = request.bearer_auth(token.secret());
+        }
         // The request is looked at before the clock, so that an end of the connecting is not taken for that of the
         // whole when both have come.
         let response = timeout_at(deadline, request.send())
             .await
             .map_err(|_| self.too_late("no answer"))?
-            .map_err(|error| self.send_error(error))?;
+            .map_err(|error| send_error(&self.url, error))?;
         let answered_at = Instant::now();
+        let now = date::now_at_source(response.headers());
+        let pause = rate_limit::read(response.headers(), now).pause();
         match response.status() {
-            StatusCode::OK => self.read_page(response, answered_at, deadline).await,
+            StatusCode::OK => {
+                let mut page = self.read_page(response, answered_at, deadline).await?;
+                if let Some(tip_lag) = self.tip_lag {
+                    tip::cut_young(&mut page.items, now, tip_lag);
+                }
+                Ok(Page { pause, ..page })
+            }
             StatusCode::NO_CONTENT => {
-                Ok(Page { answered_at: Some(answered_at), ..Page::default() })
+                Ok(Page { answered_at: Some(answered_at), pause, ..Page::default() })
             }
             status if status.is_success() => {
                 let body = self.read_body(response, deadline).await?;
                 Err(invalid(&format!("the source answered {status}; expected 200 or 204"), body))
             }
-            status => Err(status_error(status, response.headers(), Utc::now())),
-        }
-    }
-}
-
-/// What the innermost library said, without the request's URL and what is wrapped around it.
-fn cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let wrapped = error.source().and_then(Error::source);
-    wrapped.map_or_else(|| chain(&error), chain)
-}
-
-/// What a status other than success means. A date in `Retry-After` is taken against the source's own clock, where it
-/// shows it, so that a wrong clock on either side does not count.
-fn status_error(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> SourceError {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let now = text(DATE).and_then(parse_date).unwrap_or(now);
-    let retry_after = text(RETRY_AFTER).and_then(|value| parse_retry_after(value, now));
-    let (class, hint) = match status.as_u16() {
-        429 | 503 => (FailureClass::Refused, ""),
-        401 | 403 => (FailureClass::Rejected, "; check the headers (token) of the source"),
-        404 | 410 => (FailureClass::Rejected, "; check the url of the source"),
-        304 => (
-            FailureClass::Rejected,
-            "; nothing conditional was asked: look for a cache in front of the source",
-        ),
-        300..=399 => {
-            (FailureClass::Rejected, "; redirects are not followed, set the url to where it points")
-        }
-        400..=499 => (FailureClass::Rejected, "; the source does not accept this request"),
-        500..=599 => (FailureClass::Unknown, ""),
-        _ => (FailureClass::Rejected, "; expected 200 or 204"),
-    };
-    let target = match (status.is_redirection(), text(LOCATION)) {
-        (true, Some(location)) => format!(" ({})", without_query(location)),
-        _ => String::new(),
-    };
-    SourceError::new(class, format!("the source answered {status}{hint}{target}"))
-        .with_retry_after(retry_after)
-}
-
-/// A redirect's target without what may be a secret.
-fn without_query(location: &str) -> String {
-    let shown = location.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = match shown.split_once("//") {
-        Some((scheme, rest)) => (format!("{scheme}//"), rest),
-        None => (String::new(), shown),
-    };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    excerpt(&format!("{scheme}{host}{path}"), HEADER_LENGTH_MAX)
-}
-
-/// `Retry-After` in both its forms (RFC 9110, section 10.2.3): seconds, or a date. A date in the past is zero; text
-/// that is neither is `None`. Seconds beyond what fits are as many as fit: the policy caps them.
-fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
-    }
-    Some((parse_date(value)? - now).to_std().unwrap_or_default())
-}
-
-/// A date in any of the three forms that RFC 9110, section 5.6.7, has a recipient accept.
-fn parse_date(value: &str) -> Option<DateTime<Utc>> {
-    let old = |form| NaiveDateTime::parse_from_str(value, form).map(|date| date.and_utc());
-    DateTime::parse_from_rfc2822(value)
-        .map(|date| date.to_utc())
-        .or_else(|_| old("%A, %d-%b-%y %H:%M:%S GMT"))
-        .or_else(|_| old("%a %b %e %H:%M:%S %Y"))
-        .ok()
-}
-
-/// Unpacks a body and reads its events.
-fn decode(
-    mapping: &Mapping,
-    encoding: Option<&str>,
-    sent: Bytes,
-    max_bytes: usize,
-) -> Result<(Vec<Item>, Bytes), SourceError> {
-    let body = match encoding {
-        None | Some("" | "identity") => sent,
-        Some("gzip" | "x-gzip") => gunzip(&sent, max_bytes)?,
-        Some(other) => {
-            let other = excerpt(other, HEADER_LENGTH_MAX);
-            let reason = format!("content-encoding \"{other}\" was not asked for; gzip was");
-            return Err(invalid(&reason, sent));
-        }
-    };
-    match mapping.items_of_page(&body) {
-        Ok(items) => Ok((items, body)),
-        Err(error) => Err(SourceError::invalid_page(&error, body)),
-    }
-}
-
-/// Unpacks, and stops as soon as the limit is passed, so that a bomb costs no more than the limit.
-fn gunzip(sent: &Bytes, max_bytes: usize) -> Result<Bytes, SourceError> {
-    let mut decoder = MultiGzDecoder::new(Limited { out: Vec::new(), max_bytes, exceeded: false });
-    let outcome = decoder.write_all(sent).and_then(|()| decoder.try_finish());
-    let limited = decoder.get_ref();
-    if limited.exceeded {
-        return Err(oversized("unpacked body", max_bytes, &limited.out));
-    }
-    outcome
-        .map_err(|error| invalid(&format!("the gzip body is damaged: {error}"), sent.clone()))?;
-    Ok(Bytes::from(std::mem::take(&mut decoder.get_mut().out)))
-}
-
-struct Limited {
-    out: Vec<u8>,
-    max_bytes: usize,
-    exceeded: bool,
-}
-
-impl Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.out.len() + bytes.len() > self.max_bytes {
-            self.exceeded = true;
-            return Err(std::io::Error::other("over the limit"));
-        }
-        self.out.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn oversized(what: &str, max_bytes: usize, so_far: &[u8]) -> SourceError {
-    let kept = &so_far[..so_far.len().min(KEPT_OF_OVERSIZED)];
-    invalid(
-        &format!(
-            "the {what} is larger than max_page_bytes = {max_bytes}; lower batch_size or raise max_page_bytes (its \
-             first {} bytes are kept)",
-            kept.len()
-        ),
-        Bytes::copy_from_slice(kept),
-    )
-}
-
-fn invalid(reason: &str, body: Bytes) -> SourceError {
-    SourceError {
-        page: Some(body),
-        ..SourceError::new(FailureClass::InvalidPage, format!("invalid page: {reason}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let now = DateTime::parse_from_rfc3339("2026-11-20T12:00:00Z").unwrap().with_timezone(&Utc);
-        let cases = [
-            ("7", Some(7)),
-            (" 0 ", Some(0)),
-            ("99999999999999999999999", Some(u64::from(u32::MAX))),
-            ("Fri, 20 Nov 2026 12:01:30 GMT", Some(90)),
-            ("Fri, 20 Nov 2026 11:00:00 GMT", Some(0)),
-            ("Friday, 20-Nov-26 12:01:30 GMT", Some(90)),
-            ("Fri Nov 20 12:01:30 2026", Some(90)),
-            ("-5", None),
-            ("soon", None),
-            ("", None),
-        ];
-        for (value, want) in cases {
-            assert_eq!(parse_retry_after(value, now), want.map(Duration::from_secs), "{value:?}");
-        }
-    }
-
-    #[test]
-    fn a_gzip_bomb_stops_at_the_limit() {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        encoder.write_all(&vec![b' '; 50 << 20]).unwrap();
-        let bomb = Bytes::from(encoder.finish().unwrap());
-        assert!(bomb.len() < 100_000);
-        let error = gunzip(&bomb, 1 << 20).unwrap_err();
-        assert_eq!(error.class, FailureClass::InvalidPage);
-        assert!(error.reason.contains("max_page_bytes"), "{error}");
-    }
-
-    #[test]
-    fn a_truncated_gzip_body_is_invalid() {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(b"[]").unwrap();
-        let mut bytes = encoder.finish().unwrap();
-        bytes.truncate(bytes.len() - 6);
-        let error = gunzip(&Bytes::from(bytes), 1 << 20).unwrap_err();
-        assert!(error.reason.contains("damaged"), "{error}");
-    }
-
-    #[test]
-    fn a_redirect_is_shown_without_its_secrets() {
-        for (location, want) in [
-            ("https://u:p@host/path?token=x#y", "https://host/path"),
-            ("//u:p@host:81", "//host:81"),
-            ("/login/@me?next=x", "/login/@me"),
-            ("u:p@host", "host"),
-        ] {
-            assert_eq!(without_query(location), want);
+            status => {
+                if let (StatusCode::UNAUTHORIZED, Some(token)) = (status, &token)
+                    && let Some(error) = self.refused_token(token).await
+                {
+                    return Err(error);
+                }
+                Err(status_error(status, response.headers()))
+            }
         }
     }
 }

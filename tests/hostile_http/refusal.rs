@@ -27,6 +27,17 @@ fn retry_after(value: &'static str) -> impl Fn() -> Vec<(&'static str, String)> 
     move || vec![("retry-after", value.to_owned())]
 }
 
+/// Of GitHub's kind.
+fn limit(
+    remaining: &'static str,
+    reset: &'static str,
+) -> impl Fn() -> Vec<(&'static str, String)> + Send + Sync {
+    move || {
+        let (remaining, reset) = (remaining.to_owned(), reset.to_owned());
+        vec![("x-ratelimit-remaining", remaining), ("x-ratelimit-reset", reset)]
+    }
+}
+
 /// A refusal and how long nobody asks after it, in seconds. The first back-off is 1 s ± 10 %.
 fn refusals() -> Vec<(Case, [f64; 2])> {
     const BACKOFF: [f64; 2] = [0.0, 1.1];
@@ -56,6 +67,12 @@ fn refusals() -> Vec<(Case, [f64; 2])> {
         (case("asctime", "503", refuse(503, asctime)), [30.0, 60.0]),
         (case("year", "503", refuse(503, date(hour * 24 * 365))), [3570.0, 3600.0]),
         (case("absurd", "429", refuse(429, retry_after("99999999999999999999"))), [3570.0, 3600.0]),
+        (case("reset", "429", refuse(429, limit("0", "60"))), [30.0, 60.0]),
+        (
+            case("forbidden", "403 Forbidden; its rate limit", refuse(403, limit("0", "60"))),
+            [30.0, 60.0],
+        ),
+        (case("open", "429", refuse(429, limit("5", "60"))), BACKOFF),
         (case("huge", "429", refuse(429, retry_after("18446744073709551615"))), [3570.0, 3600.0]),
     ]
 }
@@ -109,6 +126,39 @@ async fn every_instance_waits_for_a_retry_after() {
     let gap = log[1].at - log[0].at;
     assert!(gap >= Duration::from_secs(2), "{gap:?}");
     assert_eq!(server.asked("/events", 0), 2);
+    scene.finish(&[&server]).await;
+}
+
+/// A limit that is used up on a good answer: the page is stored, and nobody asks before the reset, by the source's own
+/// clock, which is an hour ahead of ours.
+#[tokio::test]
+async fn every_instance_waits_for_the_reset_of_a_rate_limit() {
+    let server = Server::start(move |asked| {
+        let ahead = TimeDelta::hours(1);
+        let reset = (Utc::now() + ahead).timestamp() + 3;
+        let remaining = if asked.after_id == 3 { "0" } else { "9" };
+        let headers = vec![
+            ("date", http_date(ahead)),
+            ("x-ratelimit-remaining", remaining.to_owned()),
+            ("x-ratelimit-reset", reset.to_string()),
+        ];
+        Reply::Status(200, headers, page(asked, 6).into_bytes())
+    })
+    .await;
+    let mut given = http("api", &server.url());
+    given.settings.batch_size = 3;
+    let scene = Scene::with(vec![given.clone()]).await;
+    let other = Loading::start(&scene.database, &[given]).await;
+    scene.stored_up_to("api", 6).await;
+    let log = wait_for("the tip to be asked", || async {
+        Some(server.log()).filter(|log| log.len() >= 3)
+    })
+    .await;
+    assert_eq!(server.windows()[..3], [0, 3, 6]);
+    let [open, used_up] = [log[1].at - log[0].at, log[2].at - log[1].at];
+    assert!(open < Duration::from_secs(2), "nothing to wait for after {open:?}");
+    assert!(used_up >= Duration::from_secs(2), "asked again {used_up:?} after a used up limit");
+    other.stop().await;
     scene.finish(&[&server]).await;
 }
 

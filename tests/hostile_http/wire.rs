@@ -159,7 +159,7 @@ async fn secrets_are_never_shown() {
         write!(
             configuration,
             "[sources.{name}]\ntype = \"http\"\nurl = \"{scheme}://s3cret-0:s3cret-1@{host}/{name}?token=s3cret-2\"\n\
-             headers = {{ Authorization = \"Bearer s3cret-3\" }}\n"
+             headers = {{ Authorization = \"Bearer s3cret-3\" }}\nallow_insecure = true\n"
         )
         .unwrap();
     }

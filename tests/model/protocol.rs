@@ -364,8 +364,8 @@ impl Protocol {
         }
         cycle.known_for = Some(0);
         let answer = match reply {
-            Reply::Page => Answer::Page { max_id: Some(grant.after_id + 1) },
-            Reply::Empty => Answer::Page { max_id: None },
+            Reply::Page => Answer::Page { max_id: Some(grant.after_id + 1), pause: None },
+            Reply::Empty => Answer::Page { max_id: None, pause: None },
             Reply::Refused => Answer::Failure { class: FailureClass::Refused, retry_after: None },
             Reply::Lost => Answer::Failure { class: FailureClass::Unknown, retry_after: None },
         };

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use eventloader::event::{Event, Item};
 use eventloader::mapping::{Mapping, check_order};
@@ -39,16 +38,8 @@ impl Fixture {
             Reply::Json(format!("[{}]", page.join(",")))
         })
         .await;
-        let source = HttpSource::new(
-            &mut Clients::default(),
-            HttpOptions {
-                url: server.url().parse().unwrap(),
-                headers: Vec::new(),
-                mapping: Mapping::default(),
-                timeout: Duration::from_secs(10),
-                max_page_bytes: 1 << 20,
-            },
-        );
+        let options = HttpOptions::new(server.url().parse().unwrap());
+        let source = HttpSource::new(&mut Clients::default(), options);
         Self {
             source: Box::new(source.unwrap()),
             push: Box::new(move |raw| events.lock().unwrap().push((id_of(raw), raw.to_owned()))),

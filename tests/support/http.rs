@@ -5,22 +5,28 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 /// One request, as the server saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     /// When its first byte was there.
     pub(crate) at: Instant,
+    /// `GET`.
+    pub(crate) method: String,
     /// `/events`.
     pub(crate) path: String,
+    /// Of the query, or of the member of this name in the body; else 0.
     pub(crate) after_id: i64,
+    /// Like `after_id`; else 1000.
     pub(crate) limit: usize,
     pub(crate) query: HashMap<String, String>,
     pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
 }
 
 /// What the server does about a request.
@@ -67,11 +73,25 @@ impl Server {
         address: SocketAddr,
         handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with(address, None, handler).await
+    }
+
+    /// Starts with TLS and serves events 1..=3.
+    pub(crate) async fn with_tls(acceptor: TlsAcceptor) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        Self::start_with(address, Some(acceptor), |asked| Reply::Json(page(asked, 3))).await
+    }
+
+    async fn start_with(
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let handler: Arc<Handler> = Arc::new(handler);
-        let task = tokio::spawn(accept(listener, Arc::clone(&log), handler)).abort_handle();
+        let task = tokio::spawn(accept(listener, tls, Arc::clone(&log), handler)).abort_handle();
         Self { address, log, task }
     }
 
@@ -115,14 +135,38 @@ pub(crate) fn page(asked: &Asked, count: i64) -> String {
     format!("[{}]", events.join(","))
 }
 
-async fn accept(listener: TcpListener, log: Arc<Mutex<Vec<Asked>>>, handler: Arc<Handler>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    log: Arc<Mutex<Vec<Asked>>>,
+    handler: Arc<Handler>,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
-        let (log, handler) = (Arc::clone(&log), Arc::clone(&handler));
+        let (tls, log, handler) = (tls.clone(), Arc::clone(&log), Arc::clone(&handler));
         tokio::spawn(async move {
             // A client that goes away is the client's business.
-            drop(serve(stream, &log, &*handler).await);
+            drop(match tls {
+                None => serve(stream, &log, &*handler).await,
+                Some(tls) => serve_tls(&tls, stream, &log, &*handler).await,
+            });
         });
+    }
+}
+
+async fn serve_tls(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    log: &Mutex<Vec<Asked>>,
+    handler: &Handler,
+) -> std::io::Result<()> {
+    match tls.accept(stream).into_fallible().await {
+        Ok(stream) => converse(stream, Instant::now(), log, handler).await,
+        Err((_, mut stream)) => {
+            // The alert is sent. A socket that is closed with something unread in it would take it back.
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+        }
     }
 }
 
@@ -134,6 +178,16 @@ async fn serve(
     stream.set_nodelay(true)?;
     stream.readable().await?;
     let at = Instant::now();
+    converse(stream, at, log, handler).await
+}
+
+/// Reads one request and answers it.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    at: Instant,
+    log: &Mutex<Vec<Asked>>,
+    handler: &Handler,
+) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {
@@ -146,13 +200,21 @@ async fn serve(
             text => lines.push(text.to_owned()),
         }
     }
-    let Some(asked) = parse(&lines, at) else { return Ok(()) };
+    let length = lines.iter().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
+    });
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).await?;
+    let body = String::from_utf8(body).unwrap();
+    let Some(asked) = parse(&lines, at, body) else { return Ok(()) };
     log.lock().unwrap().push(asked.clone());
     answer(stream.get_mut(), handler(&asked)).await
 }
 
-fn parse(lines: &[String], at: Instant) -> Option<Asked> {
-    let target = lines.first()?.split(' ').nth(1)?;
+fn parse(lines: &[String], at: Instant, body: String) -> Option<Asked> {
+    let mut words = lines.first()?.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
     let url = url::Url::parse("http://server").ok()?.join(target).ok()?;
     let query: HashMap<_, _> = url.query_pairs().into_owned().collect();
     let headers = lines[1..]
@@ -160,17 +222,24 @@ fn parse(lines: &[String], at: Instant) -> Option<Asked> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+    let number = |name: &str| match query.get(name) {
+        Some(text) => text.parse().ok(),
+        None => json.get(name).and_then(serde_json::Value::as_i64),
+    };
     Some(Asked {
         at,
+        method: method.to_owned(),
         path: url.path().to_owned(),
-        after_id: query.get("after_id")?.parse().ok()?,
-        limit: query.get("limit")?.parse().ok()?,
+        after_id: number("after_id").unwrap_or(0),
+        limit: number("limit").and_then(|limit| limit.try_into().ok()).unwrap_or(1000),
         query,
         headers,
+        body,
     })
 }
 
-async fn answer(stream: &mut TcpStream, mut reply: Reply) -> std::io::Result<()> {
+async fn answer(stream: &mut (impl AsyncWrite + Unpin), mut reply: Reply) -> std::io::Result<()> {
     while let Reply::After(delay, then) = reply {
         tokio::time::sleep(delay).await;
         reply = *then;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use eventloader::loader::policy::OnFailure;
 use eventloader::loader::{LoadedSource, Loader, SourceSettings, Stop};
-use eventloader::mapping::Mapping;
 use eventloader::postgres::connections::Connections;
 use eventloader::retry_worker::RetryWorker;
 use eventloader::source::EventSource;
@@ -74,13 +73,8 @@ impl Given {
 
 /// An HTTP source as the configuration file would make it, but one that idles briefly.
 pub(crate) fn http(source_name: &str, url: &str) -> Given {
-    let options = HttpOptions {
-        url: url.parse().unwrap(),
-        headers: Vec::new(),
-        mapping: Mapping::default(),
-        timeout: Duration::from_secs(10),
-        max_page_bytes: 64 << 20,
-    };
+    let timeout = Duration::from_secs(10);
+    let options = HttpOptions { timeout, ..HttpOptions::new(url.parse().unwrap()) };
     Given::of(source_name, Kind::Http(Box::new(options)))
 }
 

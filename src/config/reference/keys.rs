@@ -19,6 +19,11 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("sources", "What events are taken from. Each source has a table of its own, whose key is the name of the source, and a \
                  `type`, which decides what its other keys are."),
     ("sources.http", "An HTTP API that answers pages of JSON, asked as `GET url?after_id=41&limit=1000`."),
+    ("sources.http.auth.bearer", "A token, sent as `Authorization: Bearer …`."),
+    ("sources.http.auth.basic", "A user name and a password."),
+    ("sources.http.auth.header", "A header of any name."),
+    ("sources.http.auth.oauth2", "A token that is fetched with client credentials (RFC 6749, section 4.4), and fetched anew \
+                                  before it runs out."),
     ("sources.file", "A file of newline-delimited JSON, followed as it grows and is rotated."),
     ("sources.command", "Any program that prints newline-delimited JSON, or a Singer tap. docs/command_source.md says how \
                          it is run."),
@@ -39,6 +44,9 @@ pub(super) const KEYS: &[Key] = &[
            died are taken over after it."),
     shown("loader", "max_idle", Is("\"5s\""), "The longest pause between two requests to a source that has nothing new. At \
            least `min_interval`; where it is left out and `min_interval` is longer, that."),
+
+    shown("loader", "allow_hosts", None, "The names and networks that `http` sources may be on. Left out: all but cloud \
+           metadata services, link-local and multicast addresses.").such_as("[\"*.example.com\"]"),
 
     shown("retry_worker", "batch_size", Is("1000"), "The most inbox rows one statement moves."),
     shown("retry_worker", "max_attempts", Is("5"), "How often an event is tried before it becomes a dead letter."),
@@ -77,12 +85,45 @@ pub(super) const KEYS: &[Key] = &[
     shown("sources", "max_page_bytes", Is("\"64MiB\""), "The most bytes a page may have; a larger one is refused. At least \
            `max_event_bytes`."),
 
-    secret("sources.http", "url", None, "Where events are asked for. `after_id` and `limit` are added to its query.")
+    secret("sources.http", "url", None, "Where events are asked for. The last id and the limit are added to its query.")
         .such_as("\"https://shop.example.com/api/events\""),
     secret("sources.http", "headers", None, "Further headers of every request.")
-        .such_as("{ Authorization = \"Bearer ${SHOP_TOKEN}\" }"),
-    secret("sources.http.headers", "*", None, "The value of the header of that name.")
-        .such_as("\"Bearer ${SHOP_TOKEN}\""),
+        .such_as("{ Accept-Language = \"en\" }"),
+    secret("sources.http.headers", "*", None, "The value of the header of that name.").such_as("\"en\""),
+    secret("sources.http", "auth", None, "Who asks: a table with a `type` and its keys.")
+        .such_as("{ type = \"bearer\", token = \"${SHOP_TOKEN}\" }"),
+    shown("sources.http.auth", "type", None, "How the source is told who asks."),
+    secret("sources.http.auth.bearer", "token", None, "The token.").such_as("\"${SHOP_TOKEN}\""),
+    secret("sources.http.auth.basic", "username", None, "The user.").such_as("\"eventloader\""),
+    secret("sources.http.auth.basic", "password", None, "The password.").such_as("\"${SHOP_PASSWORD}\""),
+    secret("sources.http.auth.header", "name", None, "The header's name.").such_as("\"X-Api-Key\""),
+    secret("sources.http.auth.header", "value", None, "Its value.").such_as("\"${SHOP_TOKEN}\""),
+    secret("sources.http.auth.oauth2", "token_url", None, "Where tokens are fetched.")
+        .such_as("\"https://login.example.com/oauth/token\""),
+    secret("sources.http.auth.oauth2", "client_id", None, "The client.").such_as("\"eventloader\""),
+    secret("sources.http.auth.oauth2", "client_secret", None, "Its secret.").such_as("\"${CLIENT_SECRET}\""),
+    secret("sources.http.auth.oauth2", "scope", None, "The scopes asked for, separated by spaces.").such_as("\"events:read\""),
+    secret("sources.http.auth.oauth2", "audience", None, "The audience asked for, where the server wants one.")
+        .such_as("\"https://shop.example.com\""),
+    shown("sources.http.auth.oauth2", "credentials", Is("\"header\""), "Where the client's id and secret are sent: in a \
+           `header` (HTTP Basic), or in the `body`."),
+    shown("sources.http", "after_param", Is("\"after_id\""), "The query parameter that takes the last id."),
+    shown("sources.http", "limit_param", Is("\"limit\""), "The query parameter that takes the most events wanted; `\"\"`: it \
+           is not sent."),
+    shown("sources.http", "method", Is("\"GET\""), "How the source is asked."),
+    secret("sources.http", "body", None, "The JSON text that a POST sends. The strings `\"{after_id}\"` and `\"{limit}\"` in \
+            it become numbers; with `{after_id}` in it nothing is added to the query."),
+    shown("sources.http", "ca_file", None, "PEM file of the authorities to trust, instead of the public ones.")
+        .such_as("\"ca.pem\""),
+    shown("sources.http", "client_cert_file", None, "PEM file of the certificate to show. With `client_key_file`."),
+    shown("sources.http", "client_key_file", None, "PEM file of its key. With `client_cert_file`."),
+    secret("sources.http", "proxy", None, "The proxy to go through. Those of the environment are not used.")
+        .such_as("\"http://proxy.example.com:3128\""),
+    shown("sources.http", "allow_hosts", Of("loader"), "The names and networks that the source may be on. With a list, \
+           private addresses need their network in it, too."),
+    shown("sources.http", "allow_insecure", Is("false"), "Whether credentials may be sent over `http://` to another machine."),
+    shown("sources.http", "tip_lag", None, "How far to stay behind the newest events of an API whose ids become visible out \
+           of order. Needs `occurred_at`; left out: not at all."),
     shown("sources.http", "items", Is("\"\""), "Where in the body the array of items is; `\"\"`: the body is the array.")
         .such_as("\"/events\""),
     shown("sources.http", "timeout", Is("\"30s\""), "The longest a whole request may take, until the last byte of the \

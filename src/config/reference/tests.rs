@@ -101,16 +101,17 @@ fn what_is_inherited_is_inherited() {
             let other = match shape {
                 Shape::Integer { low, .. } => low.clone(),
                 Shape::Duration { high, .. } => format!("{high:?}"),
+                Shape::List => "[\"*.example.com\"]".to_owned(),
                 _ => panic!("say here what another value of {name} is"),
             };
             let above = format!("[{from}]\nmax_idle = \"24h\"\n{name} = {other}\n");
             let above = above.replace("max_idle = \"24h\"\nmax_idle", "max_idle");
-            let loading = |config: Config| format!("{:?}", config.sources[0].loading);
-            let inherited = loading(load(&format!("{above}{}", header(section))).unwrap());
-            let plain = loading(load(&header(section)).unwrap());
+            let source = |config: Config| format!("{:?}", config.sources[0]);
+            let inherited = source(load(&format!("{above}{}", header(section))).unwrap());
+            let plain = source(load(&header(section)).unwrap());
             let own = format!("{}max_idle = \"24h\"\n{name} = {other}\n", header(section));
             let own = own.replace("max_idle = \"24h\"\nmax_idle", "max_idle");
-            assert_eq!(inherited, loading(load(&own).unwrap()), "{name}");
+            assert_eq!(inherited, source(load(&own).unwrap()), "{name}");
             assert_ne!(inherited, plain, "{name}");
         }
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::loader::policy::OnFailure;
 use crate::mapping::Pointer;
 use crate::sources::command::Mode;
+use crate::sources::http::{Auth, Credentials};
 
 /// The example of the design, with the types that are supported.
 const EXAMPLE: &str = r#"
@@ -106,6 +107,56 @@ fn the_request_log_is_pruned_by_nobody_unless_it_is_said() {
     let text = "[request_log]\narchive = \"${YES}\"";
     assert!(!parse(text, &given).unwrap().request_log.archive);
     assert!(parse(text, &given[1..]).unwrap().request_log.archive);
+}
+
+#[test]
+fn a_window_is_put_where_the_api_wants_it() {
+    let config = parse(&format!("{SHOP}after_param = \"since\"\nlimit_param = \"\""), &[]).unwrap();
+    let names = http(&config).asking.query.clone().unwrap();
+    assert_eq!((names.after_id.as_str(), names.limit), ("since", None));
+    let body = "'{\"token\":\"${SHOP_TOKEN}\",\"query\":\"{ list(after: {after_id}) {id} }\"}'";
+    let text = format!("{SHOP}method = \"POST\"\nbody = {body}");
+    let config = parse(&text, &[]).unwrap();
+    let asking = &http(&config).asking;
+    let want = r#"{"token":"s3cr3t-token","query":"{ list(after: 7) {id} }"}"#;
+    assert_eq!(asking.body.as_ref().unwrap().fill(7, 1), want);
+    assert_eq!(asking.query, None);
+    assert!(!format!("{config:?}").contains("s3cr3t"));
+    let text = format!("{SHOP}after_param = \"a\"").replace("https://x/", "https://x/?after_id=1");
+    assert!(parse(&text, &[]).is_ok(), "a parameter of another name is the url's own");
+}
+
+#[test]
+fn who_asks_and_how_is_read() {
+    let text = format!(
+        "[loader]\nallow_hosts = [\"x\", \"127.0.0.0/8\"]\n{SHOP}auth = {{ type = \"oauth2\", token_url = \
+         \"https://x/token\", client_id = \"me\", client_secret = \"${{SHOP_TOKEN}}\", credentials = \"body\" }}\n\
+         ca_file = \"ca.pem\"\nclient_cert_file = \"c\"\nclient_key_file = \"/k\"\nproxy = \
+         \"http://u:${{SHOP_TOKEN}}@proxy:3128\"\ntip_lag = \"10s\"\noccurred_at = \"/at\""
+    );
+    let read = |variables: &[(&str, &str)]| {
+        let path = Path::new("/etc/eventloader/x.toml");
+        let read = Config::parse(path, &text, None, &environment(variables), Purpose::Load);
+        read.unwrap().0
+    };
+    let config = read(&[]);
+    let Some(Auth::OAuth2(oauth2)) = &http(&config).auth else { panic!("{config:?}") };
+    assert_eq!((oauth2.client_id.as_str(), oauth2.credentials), ("me", Credentials::Body));
+    assert_eq!(oauth2.client_secret.expose_secret(), "s3cr3t-token");
+    assert_eq!(http(&config).tls.ca_file.as_deref(), Some(Path::new("/etc/eventloader/ca.pem")));
+    assert_eq!(http(&config).tls.client.as_ref().unwrap().key_file, Path::new("/k"));
+    assert_eq!(http(&config).tip_lag, Some(Duration::from_secs(10)));
+    assert_eq!(http(&config).allow_hosts, config.loader.allow_hosts);
+    assert!(!format!("{config:?}").contains("s3cr3t"), "{config:?}");
+    let config = read(&[("EVENTLOADER_SOURCES__USER_EVENTS__ALLOW_HOSTS", "*, 10.0.0.0/8")]);
+    assert_ne!(http(&config).allow_hosts, config.loader.allow_hosts);
+    let insecure =
+        "http://shop/\"\nallow_insecure = true\nauth = { type = \"bearer\", token = \"t\" }";
+    let text = SHOP.replace("https://x/\"", insecure);
+    assert!(matches!(http(&parse(&text, &[]).unwrap()).auth, Some(Auth::Bearer { .. })));
+    for url in ["http://u:p@localhost:1/", "http://u:p@127.0.0.2/", "http://u:p@[::1]/"] {
+        assert!(parse(&SHOP.replace("https://x/", url), &[]).is_ok(), "{url} is this machine");
+    }
 }
 
 #[test]

@@ -101,6 +101,60 @@ const HTTP: &[Case] = &[
     ("max_event_bytes = ¦\"1XB\"", "max_event_bytes", "not a unit of size", "the units are"),
     ("max_event_bytes = ¦100", "max_event_bytes", "found 100, out of range", "is \"1KiB\""),
     ("max_event_bytes = ¦\"65MiB\"", "max_event_bytes", "out of range", "is \"64MiB\""),
+    ("after_param = ¦\"\"", "after_param", "found \"\", not the name", "such as \"after_id\""),
+    ("after_param = ¦\"a b\"", "after_param", "not the name of a query", "such as"),
+    ("method = ¦\"PUT\"", "method", "found \"PUT\", not one of", "`GET` and `POST`"),
+    ("body = ¦'[\"{after_id}\"]'", "body", "a body, which a GET has not", "method = \"POST\""),
+    ("method = \"POST\"\nbody = ¦'{}'", "body", "without {after_id}", "set after_param"),
+    ("method = \"POST\"\nbody = ¦'{'", "body", "not JSON (line 1, column 1 of", "single quotes"),
+    ("method = \"POST\"\nbody = ¦'[\"{afterid}\"]'", "body", "{afterid}", "mean {after_id}?"),
+    ("method = \"POST\"\nbody = ¦'[\"{cursor}\"]'", "body", "{cursor}", "{after_id} or {limit}"),
+    (
+        "method = \"POST\"\nbody = '[\"{after_id}\"]'\nlimit_param = ¦\"n\"",
+        "limit_param",
+        "without effect",
+        "take it out",
+    ),
+    ("¦auth = { token = \"t\" }", "auth.type", "missing", "add type = \"bearer\""),
+    ("auth = { type = ¦\"baerer\" }", "auth.type", "found \"baerer\"", "did you mean `bearer`?"),
+    ("¦auth = { type = \"bearer\" }", "auth.token", "missing", "add token = "),
+    ("auth = { type = \"bearer\", token = ¦\"\" }", "auth.token", "empty", "variable"),
+    ("auth = { type = \"bearer\", token = \"t\", ¦tokn = 1 }", "auth.tokn", "unknown", "`token`?"),
+    ("auth = { type = \"header\", name = ¦\"a b\", value = \"x\" }", "auth.name", "not the", "-"),
+    (
+        "auth = { type = \"basic\", username = ¦\"a:b\", password = \"x\" }",
+        "auth.username",
+        "a user name with \":\"",
+        "password",
+    ),
+    (
+        "auth = { type = \"oauth2\", token_url = ¦\"x\", client_id = \"a\", client_secret = \"b\" }",
+        "auth.token_url",
+        "not an http or https URL",
+        "begin it with https://",
+    ),
+    (
+        "auth = ¦{ type = \"bearer\", token = \"t\" }\nheaders = { authorization = \"x\" }",
+        "auth",
+        "sets the header Authorization, which `headers` sets too",
+        "take authorization out of headers",
+    ),
+    (
+        "auth = ¦{ type = \"oauth2\", token_url = \"http://a/\", client_id = \"a\", client_secret = \"b\" }",
+        "auth",
+        "in the clear: token_url is http",
+        "allow_insecure = true",
+    ),
+    ("client_key_file = ¦\"k\"", "client_key_file", "without client_cert_file", "add client_cert"),
+    ("client_cert_file = ¦\"c\"", "client_cert_file", "without client_key_file", "add client_key"),
+    ("ca_file = ¦\"\"", "ca_file", "not a path", "the path of a file"),
+    ("proxy = ¦\"socks5://p\"", "proxy", "not an http or https proxy", "http://user:password@"),
+    ("proxy = ¦\"http://p/x\"", "proxy", "a proxy with a path", "end it after the port"),
+    ("tip_lag = ¦\"5s\"", "tip_lag", "without occurred_at", "add occurred_at = "),
+    ("allow_insecure = ¦\"yes\"", "allow_insecure", "found \"yes\", neither", "true or false"),
+    ("allow_hosts = ¦[]", "allow_hosts", "an empty list, which allows nothing", "leave it out"),
+    ("allow_hosts = ¦\"x\"", "allow_hosts", "found a string", "names, patterns and"),
+    ("allow_hosts = [\"x\", \"¦https://x\"]", "allow_hosts", "not the name of a", "without scheme"),
 ];
 
 /// Of a command source; the text follows `[sources.a]` and its type, in line 3.
@@ -153,10 +207,29 @@ const COMMAND: &[Case] = &[
     ("command = [\"sh\"]\n¦url = \"x\"", "url", "unknown key", "of type `http`"),
 ];
 
+/// The url of line 3, and what may not be asked there.
+const REFUSED: &[(&str, &str, &str, &str)] = &[
+    ("http://u:p@x/", "", "url is http", "allow_insecure = true"),
+    ("http://x/", "headers = { X-Api-Key = \"k\" }", "in the clear", "use https://"),
+    ("http://10.0.0.1/", "auth = { type = \"bearer\", token = \"t\" }", "in the clear", ""),
+    (
+        "https://x/",
+        "allow_hosts = [\"y\", \"*.x\"]",
+        "the host x is not in allow_hosts; add it",
+        "",
+    ),
+    ("https://169.254.169.254/", "", "a metadata service of a cloud; add \"169", ""),
+    ("https://127.0.0.1/", "allow_hosts = [\"10.0.0.0/8\"]", "a loopback address", ""),
+    ("https://x/", "[loader]\nallow_hosts = [\"y\"]", "the host x is not in allow_hosts", ""),
+];
+
 const URLS: &[(&str, &str, &str)] = &[
     ("ftp://x/y", "not an http or https URL", "begin it with https://"),
     ("http://", "not a URL (empty host)", "an http:// or https:// URL"),
     ("http://x:99999/", "not a URL (invalid port number)", "an http:// or https:// URL"),
+    ("http://x/#top", "a URL with a fragment", "remove it"),
+    ("http://x/?after_id=1", "after_id or limit, which every request", "remove it (after_param"),
+    ("http://x/?limit=1", "after_id or limit, which every request", "remove it (limit_param"),
     ("", "empty", "an http:// or https:// URL"),
 ];
 
@@ -193,6 +266,14 @@ fn every_mistake_in_an_http_source_is_named() {
     }
     for (url, problem, hint) in URLS {
         let text = format!("[sources.a]\ntype = \"http\"\nurl = ¦\"{url}\"\n");
+        check(&text, "sources.a.url", problem, hint);
+    }
+}
+
+#[test]
+fn a_url_that_may_not_be_asked_is_named() {
+    for (url, more, problem, hint) in REFUSED {
+        let text = format!("[sources.a]\ntype = \"http\"\nurl = ¦\"{url}\"\n{more}");
         check(&text, "sources.a.url", problem, hint);
     }
 }
@@ -239,6 +320,11 @@ fn secrets_never_appear_in_messages() {
         "[sources.a]\ntype=\"command\"\ncommand=\"x --token=hunter2\"",
         "[sources.a]\ntype=\"command\"\ncommand=[\"x\"]\nenvironment={ A=\"hunter2\", B=5 }",
         "[sources.a]\ntype=\"command\"\ncommand=[\"x\"]\nenvironment={ A=\"hunter2\\u0000\" }",
+        "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nproxy=\"socks://u:hunter2@p\"",
+        "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nauth={type=\"bearer\",token=\"hunter2\",x=1}",
+        "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nauth={type=\"baerer\",token=\"hunter2\"}",
+        "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nmethod=\"POST\"\nbody='{\"k\":\"hunter2\"'",
+        "[sources.a]\ntype=\"http\"\nurl=\"http://x\"\nauth={type=\"basic\",username=\"u\",password=\"hunter2\"}",
     ];
     for text in files {
         let more = [("DB", "mysql://u:hunter2@h/d")];
