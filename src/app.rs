@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
+use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind, SqlConfig};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
@@ -17,6 +17,7 @@ use crate::shutdown;
 use crate::source::EventSource;
 use crate::sources::file::{FileOptions, FileSource};
 use crate::sources::http::{Clients, HttpOptions, HttpSource, HttpSourceError};
+use crate::sources::sql::{SqlOptions, SqlSource};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
 use crate::store::source::{self, Registration};
@@ -258,6 +259,11 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
             };
             (Arc::new(FileSource::new(options)), SOURCE_DEADLINE)
         }
+        SourceKind::Sql(sql) => {
+            let options = sql_options(sql);
+            let deadline = options.deadline() + Duration::from_secs(1);
+            (Arc::new(SqlSource::new(options)), deadline)
+        }
     };
     let loading = &config.loading;
     let settings = SourceSettings {
@@ -269,6 +275,19 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
         deadline,
     };
     Ok(LoadedSource { source_name, source, settings })
+}
+
+/// What a configured SQL source is made of; its [`SqlOptions::guarantee`] needs no contact.
+pub fn sql_options(sql: &SqlConfig) -> SqlOptions {
+    SqlOptions {
+        location: sql.location.clone(),
+        relation: sql.relation.clone(),
+        id: sql.id.clone(),
+        mapping: sql.mapping.clone(),
+        timeout: sql.timeout,
+        tip_lag: sql.tip_lag,
+        max_page_bytes: sql.max_page_bytes,
+    }
 }
 
 /// Says once a second what was done, as long as something was.

@@ -43,7 +43,9 @@ pub use environment::{Environment, ProcessConfig};
 pub use error::{ConfigError, Finding, Place};
 pub use loading::{LoaderConfig, Loading};
 pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig};
-pub use source::{FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName, SourceNameError};
+pub use source::{
+    FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName, SourceNameError, SqlConfig,
+};
 
 /// The whole configuration. Complete and checked: nothing in it needs a second look.
 #[derive(Debug, Clone, Default)]

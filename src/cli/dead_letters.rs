@@ -263,5 +263,6 @@ fn max_event_bytes(context: &Context, origin: &str) -> usize {
     source.map_or(DEFAULT_MAX_EVENT_BYTES, |source| match &source.kind {
         SourceKind::Http(http) => http.mapping.max_event_bytes,
         SourceKind::File(file) => file.mapping.max_event_bytes,
+        SourceKind::Sql(sql) => sql.mapping.max_event_bytes,
     })
 }

@@ -30,8 +30,11 @@ const HARMLESS_KEYS: &[&str] = &[
     "on_failure",
     "path",
     "payload",
+    "query",
     "start_after",
+    "table",
     "timeout",
+    "tip_lag",
     "type",
 ];
 const SECRET_WORDS: &[&str] =

@@ -30,6 +30,7 @@ const HOMES: &[(&str, &str)] = &[
     ("on_failure", "[sources.NAME]"),
     ("start_after", "[sources.NAME]"),
     ("timeout", "[sources.NAME]"),
+    ("tip_lag", "[sources.NAME] of type \"sql\""),
     ("max_event_bytes", "[sources.NAME]"),
     ("max_page_bytes", "[sources.NAME]"),
 ];

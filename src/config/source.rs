@@ -6,10 +6,12 @@ mod file;
 mod http;
 mod item;
 mod name;
+mod sql;
 
 pub use file::FileConfig;
 pub use http::HttpConfig;
 pub use name::{SourceName, SourceNameError};
+pub use sql::SqlConfig;
 
 use super::error::Problem;
 use super::loading::{LoaderConfig, Loading};
@@ -34,6 +36,8 @@ pub enum SourceKind {
     Http(HttpConfig),
     /// `type = "file"`: newline-delimited JSON, followed as it grows.
     File(FileConfig),
+    /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
+    Sql(SqlConfig),
 }
 
 impl SourceKind {
@@ -42,6 +46,7 @@ impl SourceKind {
         match self {
             Self::Http(_) => "http",
             Self::File(_) => "file",
+            Self::Sql(_) => "sql",
         }
     }
 }
@@ -66,11 +71,15 @@ const TYPES: &[SourceType] = &[
         telltale: "path",
         read: |table| FileConfig::read(table).map(SourceKind::File),
     },
+    SourceType {
+        name: "sql",
+        telltale: "table",
+        read: |table| SqlConfig::read(table).map(SourceKind::Sql),
+    },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] =
-    &["sql", "command", "rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["command", "rabbitmq_stream", "amqp", "redis_stream", "kafka"];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {
@@ -110,7 +119,8 @@ fn read_one(
 fn read_type(table: &mut TableReader<'_>) -> Option<SourceType> {
     let names = || TYPES.iter().map(|source_type| source_type.name);
     let supported = format!("one of {}", suggest::list(names()));
-    let guess = TYPES.iter().find(|source_type| table.has(source_type.telltale));
+    // The last that fits: a `table` says more than the `url` beside it.
+    let guess = TYPES.iter().rev().find(|source_type| table.has(source_type.telltale));
     let help = match guess {
         Some(guess) => format!("add type = \"{}\"", guess.name),
         None => format!("add type = \"…\", {supported}"),

@@ -13,6 +13,7 @@ use eventloader::source::{EventSource, SourceError};
 use eventloader::sources::sql::{
     Dialect, Identifier, Location, Query, Relation, SqlOptions, SqlSource, TableName,
 };
+use rustix::process::Signal;
 use secrecy::SecretString;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -20,6 +21,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection,
 
 use crate::support::database::Database;
 use crate::support::mariadb::MariaDb;
+use crate::support::program::{Program, signal};
+use crate::support::wait_for;
 
 /// A database of one of the three kinds.
 pub(super) enum Sql {
@@ -157,6 +160,44 @@ impl Sql {
     pub(super) async fn all() -> [Self; 3] {
         [Self::postgres().await, Self::mariadb().await, Self::sqlite().await]
     }
+}
+
+/// From the configuration file to the log, with the real binary.
+#[tokio::test]
+async fn a_configured_source_is_loaded() {
+    let database = Database::migrated().await;
+    let postgres = Sql::Postgres(PostgresDb::boxed(Database::empty().await).await);
+    let Sql::Postgres(server) = &postgres else { unreachable!() };
+    let program = Program::new(
+        &database,
+        &format!(
+            "[sources.shop]\ntype = \"sql\"\nurl = \"{}\"\ntable = \"t\"\nevent_type = \"kind\"\npayload = \"body\"\n\
+             [sources.till]\ntype = \"sql\"\nurl = \"sqlite://till.db\"\nquery = \"select n, day from t where n > \
+             {{after_id}} order by n limit {{limit}}\"\nid = \"n\"\n",
+            server.database.url
+        ),
+    );
+    postgres.run("create table t (id bigint primary key, kind text, body json)").await;
+    postgres
+        .run("insert into t select n, 'sale', '{\"a\": 1.50}' from generate_series(1, 1500) n")
+        .await;
+    let till =
+        SqliteConnectOptions::new().filename(program.path("till.db")).create_if_missing(true);
+    let mut till = till.connect().await.unwrap();
+    till.execute("create table t (n integer primary key autoincrement, day text)").await.unwrap();
+    till.execute("insert into t (day) values ('mo'), ('tu')").await.unwrap();
+    let mut child = program.start(&["run"], "log");
+    wait_for("the events", || async {
+        let count = "select count(*) from eventloader.events";
+        (database.value::<i64>(count).await >= 1502).then_some(())
+    })
+    .await;
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    let first = "select event_type || payload::text from eventloader.events where stream = 'shop' and version = 1";
+    assert_eq!(database.value::<String>(first).await, "sale{\"a\": 1.50}");
+    let last = "select payload::text from eventloader.events where stream = 'till' and version = 2";
+    assert_eq!(database.value::<String>(last).await, "{\"n\": 2, \"day\": \"tu\"}");
 }
 
 /// The payload of a mapping.

@@ -129,15 +129,15 @@ const VALUES: &[Case] = &[
     ("[sources.¦\"\"]\ntype = \"file\"\npath = \"x\"", "sources.\"\"", "an empty", "rename"),
     ("[sources.¦a]\nurl = \"http://x\"", "sources.a.type", "missing", "add type = \"http\""),
     ("[sources.¦a]\npath = \"x\"", "sources.a.type", "missing", "add type = \"file\""),
-    ("[sources.¦a]\n", "sources.a.type", "missing", "one of `http` and `file`"),
+    ("[sources.¦a]\n", "sources.a.type", "missing", "one of `http`, `file` and `sql`"),
     (
         "[sources.a]\ntype = ¦\"kafka\"\nbrokers = [\"x\"]",
         "sources.a.type",
         "does not support yet",
-        "one of `http` and `file`",
+        "one of `http`, `file` and `sql`",
     ),
     ("[sources.a]\ntype = ¦\"htpp\"", "sources.a.type", "no type of source", "mean `http`?"),
-    ("[sources.a]\ntype = ¦\"ftp\"", "sources.a.type", "no type", "`http` and `file`"),
+    ("[sources.a]\ntype = ¦\"ftp\"", "sources.a.type", "no type", "`http`, `file` and `sql`"),
     ("[sources.¦a]\ntype = \"http\"", "sources.a.url", "missing", "add url = "),
     ("[sources.¦a]\ntype = \"file\"", "sources.a.path", "missing", "add path = "),
 ];
@@ -171,6 +171,59 @@ const HTTP: &[Case] = &[
     ("headers = { A = \"Bearer ¦${NOPE}\" }", "headers.A", "NOPE is not set", "${NOPE:-value}"),
     ("headers = { A = \"x ¦${NOPE\" }", "headers.A", "without its \"}\"", "close it"),
     ("event_type = \"/¦${NO-PE}\"", "event_type", "not the name of an", "letters"),
+];
+
+/// Keys of an SQL source; the text follows `[sources.a]`, its type and its URL.
+const SQL: &[Case] = &[
+    (
+        "table = \"t\"\nquery = ¦\"select * from t where id > {after_id} limit {limit}\"",
+        "query",
+        "beside `table`",
+        "`table` out",
+    ),
+    ("table = ¦\"select * from t\"", "table", "not a name", "as `query`"),
+    ("table = ¦\"a.b.c\"", "table", "not a name", "schema before a dot"),
+    ("table = ¦\"t; drop table t\"", "table", "not a name", "`query`"),
+    ("table = \"t\"\nid = ¦\"/id\"", "id", "not a name", "write \"id\""),
+    ("table = \"t\"\nid = ¦\"tenant, id\"", "id", "not a name", "one column that is unique"),
+    ("table = \"t\"\nid = ¦1", "id", "found an integer", "the name of a column"),
+    ("table = \"t\"\npayload = ¦\"\"", "payload", "not a name", "the name of a column"),
+    ("table = \"t\"\nevent_type = ¦\"/type\"", "event_type", "not a name", "write \"type\""),
+    ("table = \"t\"\ntip_lag = ¦\"2h\"", "tip_lag", "out of range", "longest is \"1h\""),
+    ("table = \"t\"\n¦items = \"/x\"", "items", "unknown key", "`query`"),
+    (
+        "query = ¦\"delete from t where id > {after_id} limit {limit}\"",
+        "query",
+        "begins with `delete`",
+        "select",
+    ),
+    (
+        "query = ¦\"select * from t limit {limit}\"",
+        "query",
+        "without {after_id}",
+        "where id > {after_id}",
+    ),
+    (
+        "query = ¦\"select * from t where id > {after_id}\"",
+        "query",
+        "without {limit}",
+        "limit {limit}",
+    ),
+    (
+        "query = ¦\"select 1; select {after_id} limit {limit}\"",
+        "query",
+        "more than one",
+        "one select",
+    ),
+];
+
+const SQL_URLS: &[(&str, &str, &str)] = &[
+    ("h/d", "not a URL", "postgres://"),
+    ("oracle://u:p@h/d", "not the URL of a database", "sqlite://"),
+    ("postgres://u:p/w@h/d", "not a URL", "percent-encode"),
+    ("mysql://u:p@h", "without the name of a database", "add /name"),
+    ("sqlite://", "not the path", "path of a file"),
+    ("sqlite://a.db?mode=rw", "with options", "remove them"),
 ];
 
 const URLS: &[(&str, &str, &str)] = &[
@@ -221,6 +274,21 @@ fn every_mistake_in_an_http_source_is_named() {
 }
 
 #[test]
+fn every_mistake_in_a_sql_source_is_named() {
+    let head = "[sources.a]\ntype = \"sql\"\nurl = ";
+    for (marked, key, problem, hint) in SQL {
+        let text = format!("{head}\"postgres://u@h/d\"\n{marked}");
+        check(&text, &format!("sources.a.{key}"), problem, hint);
+    }
+    for (url, problem, hint) in SQL_URLS {
+        check(&format!("{head}¦\"{url}\"\ntable = \"t\""), "sources.a.url", problem, hint);
+    }
+    let neither = "[sources.¦a]\ntype = \"sql\"\nurl = \"postgres://u@h/d\"\n";
+    check(neither, "sources.a.table", "missing", "`table` or `query`");
+    check("[sources.¦a]\ntype = \"sql\"\ntable = \"t\"", "sources.a.url", "missing", "add url");
+}
+
+#[test]
 fn every_mistake_in_a_file_source_is_named() {
     for (path, problem, hint) in
         [("", "not a path", "the path of a file"), ("~/x", "\"~\" is not", "write \"${HOME}/x\"")]
@@ -233,7 +301,7 @@ fn every_mistake_in_a_file_source_is_named() {
 #[test]
 fn all_mistakes_are_reported_in_one_pass_in_the_order_of_the_file() {
     let text = "[loader]\nbatch_size = 0\nbogus = 1\nbatch_size = 5\n[sources.b]\ntype = \"http\"\n\
-                url = \"${A}${B}\"\ntimeout = 5\n[sources.a]\ntype = \"sql\"\nanything = 1\n[x]\n";
+                url = \"${A}${B}\"\ntimeout = 5\n[sources.a]\ntype = \"kafka\"\nanything = 1\n[x]\n";
     let found = findings(text, &[("EVENTLOADER_LOADER__MAXIDLE", "1")]);
     let keys: Vec<_> = found.iter().map(|f| f.key.as_deref().unwrap_or("-")).collect();
     let want = [
@@ -287,6 +355,8 @@ fn secrets_never_appear_in_messages() {
         "[[database]]\nurl = \"hunter2\"\nurl = \"hunter2\"",
         "[sources.a]\ntype=\"kafka\"\nsasl_password=\"hunter2\"",
         "[loader]\nmax_idle = \"${SHOP_TOKEN}\"",
+        "[sources.a]\ntype=\"sql\"\nurl=\"oracle://u:hunter2@h/d\"\ntable=\"t\"",
+        "[sources.a]\ntype=\"sql\"\nurl=\"mysql://u:hun/ter2@h/d\"\ntable=\"t\"\nid=\"/\"",
     ];
     for text in files {
         let more = [("DB", "mysql://u:hunter2@h/d")];
