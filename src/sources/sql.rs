@@ -2,7 +2,7 @@
 //!
 //! One connection is kept between requests and made anew when it is broken. Every request runs in a read-only
 //! transaction of its own; values are bound. How far a table may be read while others write to it is decided in
-//! [`horizon`]; which columns can be ids in [`inspection`]. `docs/sql_source.md` is the page for users.
+//! `horizon`; which columns can be ids in [`inspection`]. `docs/sql_source.md` is the page for users.
 
 mod failure;
 mod horizon;
@@ -275,7 +275,7 @@ impl Session {
         match self {
             Self::Postgres(session) => session.end().await,
             Self::MySql(session) => session.end().await,
-            Self::Sqlite(_) => Ok(()),
+            Self::Sqlite(session) => session.end().await,
         }
     }
 }

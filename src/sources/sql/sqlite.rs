@@ -92,15 +92,24 @@ impl SqliteSession {
         Ok(session)
     }
 
-    #[expect(clippy::unused_async, reason = "the sessions of all databases are used alike")]
+    /// Begins a transaction and reads the schema in it. The driver asks for the columns of a statement when it is
+    /// prepared, and panics where the file has changed since: now it cannot until the transaction ends.
     pub(super) async fn begin(
         &mut self,
         options: &SqlOptions,
-        _asked: &Asked,
+        asked: &Asked,
     ) -> Result<(), SourceError> {
-        let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        *deadline = Instant::now() + options.timeout;
-        Ok(())
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) =
+            Instant::now() + options.timeout;
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        self.connection.execute(sqlx::raw_sql("begin")).await.map_err(failed)?;
+        let read = "select count(*) from sqlite_schema";
+        let read = sqlx::query_scalar::<_, i64>(read).fetch_one(&mut self.connection).await;
+        read.map(drop).map_err(failed)
+    }
+
+    pub(super) async fn end(&mut self) -> Result<(), sqlx::Error> {
+        self.connection.execute(sqlx::raw_sql("commit")).await.map(drop)
     }
 
     async fn inspect_table(
@@ -208,7 +217,8 @@ impl SqliteSession {
             return Ok((Page::default(), true));
         };
         asked.set();
-        let mut query = sqlx::query(AssertSqlSafe(self.page_sql.clone()));
+        // Prepared each time, as the columns may be others now; see `begin`.
+        let mut query = sqlx::query(AssertSqlSafe(self.page_sql.clone())).persistent(false);
         query = match &options.relation {
             Relation::Table(_) => {
                 query.bind(window.after_id).bind(bound).bind(i64::from(window.limit))

@@ -194,15 +194,18 @@ async fn a_query_gives_the_same_values_as_a_table() {
 
 #[tokio::test]
 async fn a_column_that_comes_later_is_in_the_next_page() {
-    let database = Sql::postgres().await;
-    database.run("create table t (id bigint primary key)").await;
-    database.run("insert into t values (1)").await;
-    let source = SqlSource::new(database.table("t"));
-    source.fetch_events(0, 10).await.unwrap();
-    database.run("alter table t add b bytea default '\\x00ff10'").await;
-    let page = source.fetch_events(0, 10).await.unwrap();
-    let Item::Good(event) = &page.items[0] else { panic!("{page:?}") };
-    assert_eq!(event.payload.as_str(), r#"{"id":1,"b":"AP8Q"}"#);
+    let defaults =
+        ["bytea default '\\x00ff10'", "blob default x'00ff10'", "blob default x'00ff10'"];
+    for (database, column) in Sql::all().await.into_iter().zip(defaults) {
+        database.run("create table t (id bigint not null primary key)").await;
+        database.run("insert into t values (1)").await;
+        let source = SqlSource::new(database.table("t"));
+        source.fetch_events(0, 10).await.unwrap();
+        database.run(&format!("alter table t add b {column}")).await;
+        let page = source.fetch_events(0, 10).await.unwrap();
+        let Item::Good(event) = &page.items[0] else { panic!("{page:?}") };
+        assert_eq!(event.payload.as_str(), r#"{"id":1,"b":"AP8Q"}"#, "{:?}", database.dialect());
+    }
 }
 
 #[tokio::test]
