@@ -39,7 +39,7 @@ impl SqlOptions {
     /// What is promised about events that become visible late, in one or two sentences for people. Only what the
     /// configuration says; [`Inspection::warnings`] adds what the database says.
     pub fn guarantee(&self) -> String {
-        let lag = crate::sources::sql::seconds(self.tip_lag);
+        let lag = super::seconds(self.tip_lag);
         let lost = "one that takes longer can lose events";
         let ids = match &self.relation {
             Relation::Table(table) => format!("the ids of {table} come"),
@@ -91,7 +91,7 @@ pub(super) struct IdFacts {
 pub(super) enum TableKind {
     #[default]
     Table,
-    /// A partitioned table, whose key has to hold what it is partitioned by.
+    /// A partitioned table, whose key has to hold what it is partitioned by, or one that others inherit from.
     Partitioned,
     /// A view or a foreign table: nothing is known of its keys.
     View,
@@ -164,6 +164,8 @@ pub(super) fn judge(id: &str, facts: &IdFacts) -> Result<Vec<String>, SourceErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mapping::Mapping;
+    use crate::sources::sql::{Identifier, Location, TableName};
 
     fn good() -> IdFacts {
         IdFacts {
@@ -212,6 +214,28 @@ mod tests {
                 (got, want) => panic!("{facts:?}: {got:?}, not {want:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_guarantee_says_what_is_lost_and_what_helps() {
+        let mut options = SqlOptions {
+            location: Location::Sqlite("x".into()),
+            relation: Relation::Table(TableName::parse("t").unwrap()),
+            id: Identifier::parse("id").unwrap(),
+            mapping: Mapping::default(),
+            timeout: Duration::from_secs(1),
+            tip_lag: Duration::ZERO,
+            max_page_bytes: 1,
+        };
+        assert!(options.guarantee().contains("one writer at a time"));
+        options.location = Location::MySql("mysql://u:hunter2@h/d".into());
+        assert!(options.guarantee().contains("is lost"));
+        options.tip_lag = Duration::from_millis(2500);
+        assert!(options.guarantee().contains("commits within 2.5s loses nothing"));
+        options.location = Location::Postgres("postgres://u:hunter2@h/d".into());
+        assert!(options.guarantee().contains("no writer is under way, and 2.5s after"));
+        options.tip_lag = Duration::ZERO;
+        assert!(options.guarantee().contains("the ids of t come from one sequence, cache 1"));
     }
 
     #[test]

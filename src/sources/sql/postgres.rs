@@ -39,12 +39,16 @@ const SETTINGS: &str = "begin transaction isolation level read committed read on
     set local standard_conforming_strings = on; \
     set local idle_in_transaction_session_timeout = '60s'; ";
 
-/// The columns of a table or view and what is known of the id.
+/// What is known of the id of a table or view. Children that inherit from a table have indexes of their own, so that of
+/// the table makes nothing unique; it is taken for a partitioned one.
 const ID_FACTS: &str = "
 select format_type(a.atttypid, a.atttypmod) as type_name,
     case when t.typtype = 'd' then t.typbasetype else t.oid end in (20, 21, 23) as is_integer,
     not a.attnotnull as is_nullable,
-    c.relkind::text as kind,
+    case
+        when c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid) then 'p'
+        else c.relkind::text
+    end as kind,
     exists (
         select from pg_catalog.pg_index i
         where i.indrelid = c.oid and i.indisvalid and i.indkey[0] = a.attnum and i.indpred is null
@@ -53,6 +57,7 @@ select format_type(a.atttypid, a.atttypmod) as type_name,
         select from pg_catalog.pg_index i
         where i.indrelid = c.oid and i.indisvalid and i.indisunique and i.indimmediate
             and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+            and (c.relkind <> 'r' or not exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid))
     ) as is_unique,
     array(
         select k.attname::text

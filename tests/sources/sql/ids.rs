@@ -87,6 +87,12 @@ async fn an_inspection_tells_type_key_index_and_sequence() {
     database.run("create view v as select * from t").await;
     assert_eq!(inspect(&database, "v").await.is_indexed, None);
 
+    database.run("create table child () inherits (t)").await;
+    let found = refusal(database.table("child")).await;
+    assert!(found.reason.contains("no unique index"), "{found}");
+    let found = inspect(&database, "t").await;
+    assert!(found.warnings[0].contains("over all partitions"), "{:?}", found.warnings);
+
     let database = Sql::mariadb().await;
     database.run("create table t (id bigint unsigned auto_increment primary key)").await;
     let found = inspect(&database, "t").await;
