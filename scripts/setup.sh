@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building and testing need and this Debian machine lacks: a C compiler, PostgreSQL's programs, Rust.
+# Installs what building and testing need and this Debian machine lacks: a C compiler, the programs of PostgreSQL
+# and MariaDB, Rust.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
 
@@ -7,6 +8,19 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 has_postgres() {
     command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
+
+# Debian's packages start what they install; nobody needs that here. A policy that somebody else made is left alone.
+policy=/usr/sbin/policy-rc.d
+ours='exit 101 # while eventloader is set up'
+without_services() {
+    [ -e "$policy" ] && return
+    printf '#!/bin/sh\n%s\n' "$ours" | as_root tee "$policy" >/dev/null
+    as_root chmod +x "$policy"
+    trap with_services EXIT
+}
+with_services() {
+    if [ -e "$policy" ] && grep -qF "$ours" "$policy"; then as_root rm -f "$policy"; fi
 }
 
 # The Rust that Cargo.toml asks for, or a later one.
@@ -28,11 +42,14 @@ if ! has_postgres; then
     [ -e /etc/postgresql-common/createcluster.conf ] ||
         echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
 fi
+command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
 has_rust || packages+=(curl ca-certificates)
 if [ ${#packages[@]} -gt 0 ]; then
     echo "installing ${packages[*]}" >&2
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    without_services
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+    with_services
 fi
 
 if ! has_rust; then

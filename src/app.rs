@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{
-    Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind,
+    Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind, SqlConfig,
 };
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
@@ -24,6 +24,7 @@ use crate::sources::command::{CommandOptions, CommandSource};
 use crate::sources::file::{FileOptions, FileSource};
 pub(crate) use crate::sources::http::Clients;
 use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
+use crate::sources::sql::{SqlOptions, SqlSource};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
 use crate::store::source::{self, Registration};
@@ -327,6 +328,11 @@ pub(crate) fn load_source(
             };
             (Arc::new(CommandSource::new(options)), command.timeout + Duration::from_secs(5))
         }
+        SourceKind::Sql(sql) => {
+            let options = sql_options(sql);
+            let deadline = options.deadline() + Duration::from_secs(1);
+            (Arc::new(SqlSource::new(options)), deadline)
+        }
     };
     let loading = &config.loading;
     let settings = SourceSettings {
@@ -338,6 +344,19 @@ pub(crate) fn load_source(
         deadline,
     };
     Ok(LoadedSource { source_name, source, settings })
+}
+
+/// What a configured SQL source is made of; its [`SqlOptions::guarantee`] needs no contact.
+pub fn sql_options(sql: &SqlConfig) -> SqlOptions {
+    SqlOptions {
+        location: sql.location.clone(),
+        relation: sql.relation.clone(),
+        id: sql.id.clone(),
+        mapping: sql.mapping.clone(),
+        timeout: sql.timeout,
+        tip_lag: sql.tip_lag,
+        max_page_bytes: sql.max_page_bytes,
+    }
 }
 
 /// Says once a second what was done, as long as something was.

@@ -4,3 +4,4 @@ pub mod command;
 pub mod file;
 pub mod http;
 pub mod memory;
+pub mod sql;

@@ -5,3 +5,4 @@ mod conformance;
 mod file;
 mod http;
 mod singer;
+mod sql;

@@ -4,6 +4,7 @@ pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod inbox;
 pub(crate) mod loading;
+pub(crate) mod mariadb;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod tls;

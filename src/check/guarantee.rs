@@ -1,6 +1,7 @@
 //! What holds for the events of each kind of source, in plain words.
 
 use super::{Finding, message, subject_of};
+use crate::app;
 use crate::config::{SourceConfig, SourceKind};
 use crate::loader::policy::OnFailure;
 
@@ -13,6 +14,7 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
                 .to_owned()
         }
         SourceKind::Command(command) => command.mode.guarantee().to_owned(),
+        SourceKind::Sql(sql) => app::sql_options(sql).guarantee(),
     };
     let failure = match source.loading.on_failure {
         OnFailure::Hold => {

@@ -138,6 +138,8 @@ messages! {
         "make the database reachable first";
     SOURCE_FAILED = Error "source-failed",
         "The source was asked and did not answer with a valid page.";
+    SOURCE_WEAKER = Warning "source-weaker",
+        "Something about the source weakens its promise, or makes reading it slow.";
     SOURCE_PAUSED = Warning "source-paused",
         "An operator paused the source.";
     SOURCE_HELD = Error "source-held",

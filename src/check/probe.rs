@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use super::database::Opened;
 use super::{Finding, message, subject_of};
 use crate::app::{self, AppError};
-use crate::config::{Config, ProcessConfig};
+use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
 use crate::database::is_localhost;
 use crate::event::Item;
 use crate::loader::cycle::{ClaimAnswer, Denial, Grant, Token};
 use crate::loader::{self, LoadedSource};
 use crate::mapping::check_order;
 use crate::source::{FailureClass, Page, SourceError};
+use crate::sources::sql::SqlSource;
 use crate::store::request_log::{self, ClaimRequest, CycleEnd};
 use crate::store::source::SourceStatus;
 use crate::store::{Actor, StoreError, lease};
@@ -41,15 +42,16 @@ pub(super) async fn all(
         .sources
         .iter()
         .map(|source| {
-            let is_inside = process.in_container && source.kind.host().is_some_and(is_localhost);
+            let is_inside =
+                process.in_container && source.kind.host().is_some_and(|host| is_localhost(&host));
             let start_after = source.loading.start_after;
             let loaded = app::load_source(source, &mut clients);
-            (source.name.as_str(), loaded, start_after, is_inside)
+            (source, loaded, start_after, is_inside)
         })
         .collect();
     stream::iter(sources)
-        .map(|(name, loaded, start_after, is_inside)| {
-            let owner = owner.as_str();
+        .map(|(config, loaded, start_after, is_inside)| {
+            let (owner, name) = (owner.as_str(), config.name.as_str());
             async move {
                 let finding = match loaded {
                     Ok(source) => {
@@ -58,12 +60,30 @@ pub(super) async fn all(
                     }
                     Err(error) => cannot_set_up(name, &error),
                 };
-                (name.to_owned(), vec![finding])
+                let mut findings = vec![finding];
+                // What the catalogue says is asked only of a source that answers.
+                if opened.is_some() && std::ptr::eq(findings[0].message, message::SOURCE_OK) {
+                    findings.extend(weaknesses(config).await);
+                }
+                (name.to_owned(), findings)
             }
         })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await
+}
+
+/// What the catalogue of a database says against the promise of a source.
+async fn weaknesses(config: &SourceConfig) -> Vec<Finding> {
+    let SourceKind::Sql(sql) = &config.kind else { return Vec::new() };
+    let subject = subject_of(config.name.as_str());
+    match SqlSource::new(app::sql_options(sql)).inspect().await {
+        Ok(inspection) => {
+            let warnings = inspection.warnings.into_iter();
+            warnings.map(|what| Finding::new(message::SOURCE_WEAKER, &subject, what)).collect()
+        }
+        Err(error) => vec![Finding::new(message::SOURCE_FAILED, subject, error.to_string())],
+    }
 }
 
 /// A source at localhost, inside a container, that cannot be reached.
@@ -93,7 +113,7 @@ async fn one(
     let state = opened.states.as_ref().and_then(|states| states.get(&source.source_name));
     let Some(state) = state else {
         // Nothing has ever loaded it, so nobody else asks it.
-        return answered(source, start_after, &ask(source, start_after).await);
+        return answered(source, start_after, &ask(source, start_after, None).await);
     };
     let pool = &opened.database.pool;
     match take_turn(source, pool, owner).await {
@@ -128,7 +148,12 @@ async fn take_turn(
             min_interval: source.settings.min_interval,
             on_failure: source.settings.on_failure,
         };
-        let (reason, wait) = match request_log::claim(pool, &request).await? {
+        let answer = if source.source.keeps_state() {
+            request_log::claim_with_state(pool, &request).await?
+        } else {
+            request_log::claim(pool, &request).await?
+        };
+        let (reason, wait) = match answer {
             ClaimAnswer::Granted(grant) => return Ok(Turn::Ours(grant)),
             ClaimAnswer::Denied { reason, wait } => (reason, wait.unwrap_or(AGAIN)),
         };
@@ -160,7 +185,7 @@ async fn probe(
         }
     };
     let outcome = tokio::select! {
-        outcome = ask(source, grant.after_id) => outcome,
+        outcome = ask(source, grant.after_id, grant.state.as_deref()) => outcome,
         () = renewals => return Ok(Err(SourceError::unknown("not asked"))),
     };
     let was_sent = !matches!(&outcome, Err(error) if error.class == FailureClass::NotSent);
@@ -173,14 +198,18 @@ async fn probe(
     Ok(outcome)
 }
 
-async fn ask(source: &LoadedSource, after_id: i64) -> Result<Page, SourceError> {
+async fn ask(
+    source: &LoadedSource,
+    after_id: i64,
+    state: Option<&str>,
+) -> Result<Page, SourceError> {
     let deadline = source.settings.deadline;
-    let page = tokio::time::timeout(deadline, source.source.fetch_events(after_id, 1))
-        .await
-        .unwrap_or_else(|_| {
-            Err(SourceError::unknown(format!("no answer within {} s", deadline.as_secs_f64())))
-        })?;
-    check_order(page.items.iter().filter_map(Item::id), after_id, 1)
+    let fetch = source.source.fetch_with_state(after_id, 1, state);
+    let page = tokio::time::timeout(deadline, fetch).await.unwrap_or_else(|_| {
+        Err(SourceError::unknown(format!("no answer within {} s", deadline.as_secs_f64())))
+    })?;
+    let limit = if page.state.is_some() { usize::MAX } else { 1 };
+    check_order(page.items.iter().filter_map(Item::id), after_id, limit)
         .map_err(|error| SourceError::invalid_page(&error, page.body.clone()))?;
     Ok(page)
 }

@@ -264,5 +264,6 @@ fn max_event_bytes(context: &Context, origin: &str) -> usize {
         SourceKind::Http(http) => http.mapping.max_event_bytes,
         SourceKind::File(file) => file.mapping.max_event_bytes,
         SourceKind::Command(command) => command.mapping.max_event_bytes,
+        SourceKind::Sql(sql) => sql.mapping.max_event_bytes,
     })
 }

@@ -7,10 +7,12 @@ mod file;
 mod http;
 mod item;
 mod name;
+mod sql;
 
 pub use command::CommandConfig;
 pub use file::FileConfig;
 pub use name::{SourceName, SourceNameError};
+pub use sql::SqlConfig;
 
 use super::error::Problem;
 use super::loading::{LoaderConfig, Loading};
@@ -40,6 +42,8 @@ pub enum SourceKind {
     File(FileConfig),
     /// `type = "command"`: any program that prints newline-delimited JSON, or a Singer tap.
     Command(CommandConfig),
+    /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
+    Sql(SqlConfig),
 }
 
 impl SourceKind {
@@ -49,13 +53,15 @@ impl SourceKind {
             Self::Http(_) => "http",
             Self::File(_) => "file",
             Self::Command(_) => "command",
+            Self::Sql(_) => "sql",
         }
     }
 
     /// The host it is asked at; none for what is on this machine.
-    pub fn host(&self) -> Option<&str> {
+    pub fn host(&self) -> Option<String> {
         match self {
-            Self::Http(api) => api.url.host_str(),
+            Self::Http(api) => api.url.host_str().map(str::to_owned),
+            Self::Sql(sql) => sql.location.host(),
             Self::File(_) | Self::Command(_) => None,
         }
     }
@@ -86,10 +92,15 @@ const TYPES: &[SourceType] = &[
         telltale: "command",
         read: |table| CommandConfig::read(table).map(SourceKind::Command),
     },
+    SourceType {
+        name: "sql",
+        telltale: "table",
+        read: |table| SqlConfig::read(table).map(SourceKind::Sql),
+    },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["sql", "rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "redis_stream", "kafka"];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {
@@ -143,7 +154,8 @@ fn read_one(
 fn read_type(table: &mut TableReader<'_>) -> Option<SourceType> {
     let names = || TYPES.iter().map(|source_type| source_type.name);
     let supported = format!("one of {}", suggest::list(names()));
-    let guess = TYPES.iter().find(|source_type| table.has(source_type.telltale));
+    // The last that fits: a `table` says more than the `url` beside it.
+    let guess = TYPES.iter().rev().find(|source_type| table.has(source_type.telltale));
     let help = match guess {
         Some(guess) => format!("add type = \"{}\"", guess.name),
         None => format!("add type = \"…\", {supported}"),

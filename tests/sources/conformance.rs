@@ -10,8 +10,10 @@ use eventloader::source::EventSource;
 use eventloader::sources::file::{FileOptions, FileSource};
 use eventloader::sources::http::{Clients, HttpOptions, HttpSource};
 use eventloader::sources::memory::MemorySource;
+use eventloader::sources::sql::{Dialect, SqlOptions, SqlSource};
 
 use super::command::Script;
+use crate::sources::sql::{Sql, payload};
 use crate::support::http::{Reply, Server};
 
 /// A source, and how events come to be in it.
@@ -96,6 +98,41 @@ impl Fixture {
         }
     }
 
+    async fn postgres() -> Self {
+        Self::sql(Sql::postgres().await, "json").await
+    }
+
+    async fn mariadb() -> Self {
+        Self::sql(Sql::mariadb().await, "json").await
+    }
+
+    async fn sqlite() -> Self {
+        Self::sql(Sql::sqlite().await, "json").await
+    }
+
+    /// A table whose payload is a column of its own.
+    async fn sql(database: Sql, json: &str) -> Self {
+        let id = if database.dialect() == Dialect::Sqlite { "integer" } else { "bigint" };
+        let columns = format!("id {id} not null primary key, body {json}");
+        database.run(&format!("create table t ({columns})")).await;
+        let options = SqlOptions { mapping: payload("body"), ..database.table("t") };
+        let database = Arc::new(database);
+        let written = Arc::clone(&database);
+        Self {
+            source: Box::new(SqlSource::new(options)),
+            push: Box::new(move |raw| {
+                let insert =
+                    format!("insert into t values ({}, '{}')", id_of(raw), written.escaped(raw));
+                let database = Arc::clone(&written);
+                // Whoever pushes does not wait for futures: a thread does.
+                std::thread::scope(|scope| scope.spawn(|| database.run_blocking(&insert)).join())
+                    .unwrap();
+            }),
+            is_verbatim: true,
+            _keep: Box::new(database),
+        }
+    }
+
     fn push_ids(&self, ids: impl IntoIterator<Item = i64>) {
         for id in ids {
             (self.push)(&format!(r#"{{"id":{id}}}"#));
@@ -144,6 +181,9 @@ macro_rules! source_conformance {
         source_conformance! { @source file $($case)* }
         source_conformance! { @source command $($case)* }
         source_conformance! { @source memory $($case)* }
+        source_conformance! { @source postgres $($case)* }
+        source_conformance! { @source mariadb $($case)* }
+        source_conformance! { @source sqlite $($case)* }
     };
     (@source $source:ident $($case:ident)*) => {
         mod $source {

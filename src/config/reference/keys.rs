@@ -25,6 +25,8 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("sources.http.auth.oauth2", "A token that is fetched with client credentials (RFC 6749, section 4.4), and fetched anew \
                                   before it runs out."),
     ("sources.file", "A file of newline-delimited JSON, followed as it grows and is rotated."),
+    ("sources.sql", "A table, a view or a query of PostgreSQL, MariaDB, MySQL or SQLite. docs/sql_source.md says what becomes \
+                     of its values, and what is promised."),
     ("sources.command", "Any program that prints newline-delimited JSON, or a Singer tap. docs/command_source.md says how \
                          it is run."),
 ];
@@ -148,6 +150,24 @@ pub(super) const KEYS: &[Key] = &[
     shown("sources.command", "id", Is("\"/id\""), "Where in a line its id is. Not in singer mode, where records are numbered \
            in the order they come."),
     shown("sources.command", "max_page_bytes", Is("\"64MiB\""), "The most output for one page. At least `max_event_bytes`."),
+
+    secret("sources.sql", "url", None, "The database: `postgres://`, `mysql://`, `mariadb://`, or `sqlite://` and the path of a \
+            file.").such_as("\"postgres://reader:${SHOP_TOKEN}@db.example.com/billing\""),
+    shown("sources.sql", "table", None, "The table or view, perhaps with its schema before a dot. Either this or `query`.")
+        .such_as("\"events\""),
+    shown("sources.sql", "query", None, "One select with `{after_id}` and `{limit}` in it, such as `select … where id > \
+           {after_id} order by id limit {limit}`."),
+    shown("sources.sql", "id", Is("\"id\""), "The column of the id: an integer that increases from row to row."),
+    shown("sources.sql", "event_type", None, "The column of the event's type. Left out: the type is the name of the source.")
+        .such_as("\"kind\""),
+    shown("sources.sql", "occurred_at", None, "The column of the event's time.").such_as("\"created_at\""),
+    shown("sources.sql", "message_id", None, "The column of its UUID.").such_as("\"uuid\""),
+    shown("sources.sql", "payload", None, "The column of the payload. Left out: the whole row, as an object.")
+        .such_as("\"body\""),
+    shown("sources.sql", "timeout", Is("\"30s\""), "The longest a statement may take."),
+    shown("sources.sql", "tip_lag", None, "How long ago an id at or above an event's has to have been seen. Left out: 2s for \
+           MariaDB and MySQL, whose writers cannot be seen, else 0s.").such_as("\"2s\""),
+    shown("sources.sql", "max_page_bytes", Is("\"64MiB\""), "A page ends before it is larger. At least `max_event_bytes`."),
 ];
 
 const fn shown(

@@ -29,8 +29,13 @@ pub(super) fn read_mapping(table: &mut TableReader<'_>) -> Mapping {
         occurred_at,
         message_id,
         payload: table.read_or("payload", Pointer::whole(), json_pointer),
-        max_event_bytes: table.read_or("max_event_bytes", 1 << 20, |s| s.size(KIB..=64 * MIB)),
+        max_event_bytes: read_max_event_bytes(table),
     }
+}
+
+/// Reads how large an event may be, in bytes.
+pub(super) fn read_max_event_bytes(table: &mut TableReader<'_>) -> usize {
+    table.read_or("max_event_bytes", 1 << 20, |s| s.size(KIB..=64 * MIB))
 }
 
 /// Reads how large a page may be, in bytes. PostgreSQL takes at most 1 GiB in one message.

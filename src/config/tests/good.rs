@@ -9,6 +9,7 @@ use crate::loader::policy::OnFailure;
 use crate::mapping::Pointer;
 use crate::sources::command::Mode;
 use crate::sources::http::{Auth, Credentials};
+use crate::sources::sql::{Location, Relation};
 
 /// The example of the design, with the types that are supported.
 const EXAMPLE: &str = r#"
@@ -56,6 +57,56 @@ fn http(config: &Config) -> &HttpConfig {
         SourceKind::Http(http) => http,
         other => panic!("not an http source: {other:?}"),
     }
+}
+
+fn sql(keys: &str) -> SqlConfig {
+    let config = parse(&format!("[sources.a]\ntype = \"sql\"\n{keys}"), &[]).unwrap();
+    match &config.sources[0].kind {
+        SourceKind::Sql(sql) => sql.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_sql_source_has_columns_where_others_have_pointers() {
+    let source = sql("url = \"postgres://u:p@h/d\"\ntable = \"shop.events\"\n");
+    assert!(matches!(source.location, Location::Postgres(_)));
+    assert!(matches!(&source.relation, Relation::Table(name) if name.to_string() == "shop.events"));
+    assert_eq!((source.id.as_str(), &source.mapping), ("id", &crate::mapping::Mapping::default()));
+    let (timeout, none) = (Duration::from_secs(30), Duration::ZERO);
+    assert_eq!((source.timeout, source.tip_lag, source.max_page_bytes), (timeout, none, 64 << 20));
+    let source = sql(
+        "url = \"mariadb://u@h/d\"\nquery = \"\"\"\nselect seq, a/b as kind from t -- all of them\nwhere seq > {after_id} \
+         order by seq limit {limit}\n\"\"\"\nid = \"seq\"\nevent_type = \"kind\"\npayload = \"body\"\n",
+    );
+    assert!(matches!(
+        (&source.location, &source.relation),
+        (Location::MySql(_), Relation::Query(_))
+    ));
+    assert_eq!(source.mapping.event_type, Some(pointer("/kind")));
+    assert_eq!(source.mapping.payload, pointer("/body"));
+    assert_eq!(source.tip_lag, Duration::from_secs(2), "MariaDB has no horizon");
+}
+
+#[test]
+fn a_file_of_sqlite_begins_at_the_configuration_file() {
+    for (url, want) in [
+        ("sqlite://data/a%20b.db", "conf/data/a b.db"),
+        ("sqlite:///var/lib/a.db", "/var/lib/a.db"),
+    ] {
+        let text = format!("[sources.a]\ntype = \"sql\"\nurl = \"{url}\"\ntable = \"t\"\n");
+        let path = Path::new("conf/eventloader.toml");
+        let read = Config::parse(path, &text, None, &environment(&[]), Purpose::Load);
+        let (config, _) = read.unwrap();
+        let SourceKind::Sql(sql) = &config.sources[0].kind else { panic!("{config:?}") };
+        assert!(matches!(&sql.location, Location::Sqlite(path) if path == Path::new(want)));
+    }
+}
+
+#[test]
+fn the_type_of_a_source_with_a_table_is_guessed() {
+    let found = findings("[sources.a]\nurl = \"postgres://h/d\"\ntable = \"t\"", &[]);
+    assert_eq!(found[0].help.as_deref(), Some("add type = \"sql\""));
 }
 
 fn pointer(text: &str) -> Pointer {

@@ -87,7 +87,12 @@ const VALUES: &[Case] = &[
     ("[admin]\nlisten = ¦8080", "admin.listen", "found an integer", "quotes"),
     ("[sources.¦\"\"]\ntype = \"file\"\npath = \"x\"", "sources.\"\"", "an empty", "rename"),
     ("[sources.¦a]\npath = \"x\"", "sources.a.type", "missing", "add type = \"file\""),
-    ("[sources.a]\ntype = ¦\"ftp\"", "sources.a.type", "no type", "`http`, `file` and `command`"),
+    (
+        "[sources.a]\ntype = ¦\"ftp\"",
+        "sources.a.type",
+        "no type",
+        "`http`, `file`, `command` and `sql`",
+    ),
 ];
 
 /// Keys of an HTTP source; the text follows `[sources.a]`, its type and its URL, in line 4.
@@ -223,6 +228,59 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("https://x/", "[loader]\nallow_hosts = [\"y\"]", "the host x is not in allow_hosts", ""),
 ];
 
+/// Keys of an SQL source; the text follows `[sources.a]`, its type and its URL.
+const SQL: &[Case] = &[
+    (
+        "table = \"t\"\nquery = ¦\"select * from t where id > {after_id} limit {limit}\"",
+        "query",
+        "beside `table`",
+        "`table` out",
+    ),
+    ("table = ¦\"select * from t\"", "table", "not a name", "as `query`"),
+    ("table = ¦\"a.b.c\"", "table", "not a name", "schema before a dot"),
+    ("table = ¦\"t; drop table t\"", "table", "not a name", "`query`"),
+    ("table = \"t\"\nid = ¦\"/id\"", "id", "not a name", "write \"id\""),
+    ("table = \"t\"\nid = ¦\"tenant, id\"", "id", "not a name", "one column that is unique"),
+    ("table = \"t\"\nid = ¦1", "id", "found an integer", "the name of a column"),
+    ("table = \"t\"\npayload = ¦\"\"", "payload", "not a name", "the name of a column"),
+    ("table = \"t\"\nevent_type = ¦\"/type\"", "event_type", "not a name", "write \"type\""),
+    ("table = \"t\"\ntip_lag = ¦\"2h\"", "tip_lag", "out of range", "longest is \"1h\""),
+    ("table = \"t\"\n¦items = \"/x\"", "items", "unknown key", "of type `http`"),
+    (
+        "query = ¦\"delete from t where id > {after_id} limit {limit}\"",
+        "query",
+        "begins with `delete`",
+        "select",
+    ),
+    (
+        "query = ¦\"select * from t limit {limit}\"",
+        "query",
+        "without {after_id}",
+        "where id > {after_id}",
+    ),
+    (
+        "query = ¦\"select * from t where id > {after_id}\"",
+        "query",
+        "without {limit}",
+        "limit {limit}",
+    ),
+    (
+        "query = ¦\"select 1; select {after_id} limit {limit}\"",
+        "query",
+        "more than one",
+        "one select",
+    ),
+];
+
+const SQL_URLS: &[(&str, &str, &str)] = &[
+    ("h/d", "not a URL", "postgres://"),
+    ("oracle://u:p@h/d", "not the URL of a database", "sqlite://"),
+    ("postgres://u:p/w@h/d", "not a URL", "percent-encode"),
+    ("mysql://u:p@h", "without the name of a database", "add /name"),
+    ("sqlite://", "not the path", "path of a file"),
+    ("sqlite://a.db?mode=rw", "with options", "remove them"),
+];
+
 const URLS: &[(&str, &str, &str)] = &[
     ("ftp://x/y", "not an http or https URL", "begin it with https://"),
     ("http://", "not a URL (empty host)", "an http:// or https:// URL"),
@@ -279,6 +337,21 @@ fn a_url_that_may_not_be_asked_is_named() {
 }
 
 #[test]
+fn every_mistake_in_a_sql_source_is_named() {
+    let head = "[sources.a]\ntype = \"sql\"\nurl = ";
+    for (marked, key, problem, hint) in SQL {
+        let text = format!("{head}\"postgres://u@h/d\"\n{marked}");
+        check(&text, &format!("sources.a.{key}"), problem, hint);
+    }
+    for (url, problem, hint) in SQL_URLS {
+        check(&format!("{head}¦\"{url}\"\ntable = \"t\""), "sources.a.url", problem, hint);
+    }
+    let neither = "[sources.¦a]\ntype = \"sql\"\nurl = \"postgres://u@h/d\"\n";
+    check(neither, "sources.a.table", "missing", "`table` or `query`");
+    check("[sources.¦a]\ntype = \"sql\"\ntable = \"t\"", "sources.a.url", "missing", "add url");
+}
+
+#[test]
 fn an_empty_path_is_named() {
     let text = "[sources.a]\ntype = \"file\"\npath = ¦\"\"\n";
     check(text, "sources.a.path", "not a path", "the path of a file");
@@ -325,6 +398,8 @@ fn secrets_never_appear_in_messages() {
         "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nauth={type=\"baerer\",token=\"hunter2\"}",
         "[sources.a]\ntype=\"http\"\nurl=\"https://x\"\nmethod=\"POST\"\nbody='{\"k\":\"hunter2\"'",
         "[sources.a]\ntype=\"http\"\nurl=\"http://x\"\nauth={type=\"basic\",username=\"u\",password=\"hunter2\"}",
+        "[sources.a]\ntype=\"sql\"\nurl=\"oracle://u:hunter2@h/d\"\ntable=\"t\"",
+        "[sources.a]\ntype=\"sql\"\nurl=\"mysql://u:hun/ter2@h/d\"\ntable=\"t\"\nid=\"/\"",
     ];
     for text in files {
         let more = [("DB", "mysql://u:hunter2@h/d")];

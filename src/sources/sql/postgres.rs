@@ -1,0 +1,507 @@
+//! PostgreSQL. Rows come as the JSON that the server makes of them, which loses nothing; the bound that they are read up
+//! to is [`Horizon`].
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgRow, PgTypeKind};
+use sqlx::{
+    AssertSqlSafe, Column as _, ConnectOptions as _, Executor as _, PgConnection, Row as _,
+    SqlSafeStr as _, Statement as _, TypeInfo as _,
+};
+use tokio::time::Instant;
+
+use super::failure::Asked;
+use super::horizon::{Horizon, Look, TipLag, Transactions};
+use super::inspection::{
+    IdFacts, Inspection, Sequence, TableKind, judge, missing_column, refuse_type, refused,
+};
+use super::row::{PageBuilder, no_id, with_base64};
+use super::{
+    Dialect, LOCK_TIMEOUT_SECONDS, Query, Relation, SqlOptions, TableName, Window, seconds,
+};
+use crate::source::{Page, SourceError};
+
+const DIALECT: Dialect = Dialect::Postgres;
+
+/// How long a writer may hold the bound before that is said, and said again.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Everything that a value's text depends on is set in each transaction, so that a pooler between us changes nothing.
+const SETTINGS: &str = "begin transaction isolation level read committed read only; \
+    set local time zone 'UTC'; \
+    set local datestyle = 'ISO, YMD'; \
+    set local intervalstyle = 'iso_8601'; \
+    set local extra_float_digits = 1; \
+    set local bytea_output = 'hex'; \
+    set local standard_conforming_strings = on; \
+    set local idle_in_transaction_session_timeout = '60s'; ";
+
+/// What is known of the id of a table or view. Children that inherit from a table have indexes of their own, so that of
+/// the table makes nothing unique; it is taken for a partitioned one.
+const ID_FACTS: &str = "
+select format_type(a.atttypid, a.atttypmod) as type_name,
+    case when t.typtype = 'd' then t.typbasetype else t.oid end in (20, 21, 23) as is_integer,
+    not a.attnotnull as is_nullable,
+    case
+        when c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid) then 'p'
+        else c.relkind::text
+    end as kind,
+    exists (
+        select from pg_catalog.pg_index i
+        where i.indrelid = c.oid and i.indisvalid and i.indkey[0] = a.attnum and i.indpred is null
+    ) as is_indexed,
+    exists (
+        select from pg_catalog.pg_index i
+        where i.indrelid = c.oid and i.indisvalid and i.indisunique and i.indimmediate
+            and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+            and (c.relkind <> 'r' or not exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid))
+    ) as is_unique,
+    array(
+        select k.attname::text
+        from pg_catalog.pg_index i
+        cross join unnest(i.indkey::int2[]) with ordinality as p (number, place)
+        join pg_catalog.pg_attribute k on k.attrelid = c.oid and k.attnum = p.number
+        where i.indrelid = c.oid and i.indisprimary
+        order by p.place
+    ) as key
+from pg_catalog.pg_class c
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+join pg_catalog.pg_type t on t.oid = a.atttypid
+where c.oid = to_regclass($1) and a.attname = $2";
+
+const COLUMNS: &str = "
+select a.attname::text
+from pg_catalog.pg_attribute a
+where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
+order by a.attnum";
+
+/// The sequences that belong to a column, or that its default draws from.
+const SEQUENCES: &str = "
+select q.seqrelid::regclass::text as name, q.seqcache as cache_size, q.seqincrement as increment
+from pg_catalog.pg_sequence q
+join pg_catalog.pg_attribute a on a.attrelid = to_regclass($1) and a.attname = $2
+where exists (
+    select from pg_catalog.pg_depend d
+    where d.classid = 'pg_class'::regclass and d.objid = q.seqrelid
+        and d.refobjid = a.attrelid and d.refobjsubid = a.attnum
+) or exists (
+    select from pg_catalog.pg_attrdef f
+    join pg_catalog.pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
+    where f.adrelid = a.attrelid and f.adnum = a.attnum and d.refobjid = q.seqrelid
+)";
+
+/// Who writes to what this transaction has read, to what that is a part of, and to its parts; who of those in $1 still
+/// runs; and who is prepared. The lock of a writer is `RowExclusiveLock`; system catalogues have oids below 16384.
+const LOOK: &str = "
+with recursive read (oid) as (
+    select l.relation
+    from pg_catalog.pg_locks l
+    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.relation >= 16384
+), upwards (oid) as (
+    select oid from read
+    union
+    select i.inhparent from upwards join pg_catalog.pg_inherits i on i.inhrelid = upwards.oid
+), family (oid) as (
+    select oid from upwards
+    union
+    select i.inhrelid from family join pg_catalog.pg_inherits i on i.inhparent = family.oid
+), locks as materialized (
+    select l.virtualtransaction as transaction, l.relation, l.mode, l.granted, l.database
+    from pg_catalog.pg_locks l
+)
+select transaction,
+    bool_or(
+        mode = 'RowExclusiveLock' and granted and relation in (select oid from family)
+        and database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+    ) as writes
+from locks
+where transaction is not null
+group by transaction
+having bool_or(mode = 'RowExclusiveLock') or transaction = any ($1) or transaction like '-1/%'";
+
+/// A connection, and how far its table is proven.
+pub(super) struct PostgresSession {
+    connection: PgConnection,
+    pub(super) inspection: Inspection,
+    horizon: Horizon,
+    tip_lag: TipLag,
+    /// The highest id that was seen.
+    top: Option<i64>,
+    /// The last page was not full.
+    at_tip: bool,
+    /// When a writer was last said to hold the bound.
+    said_at: Option<Instant>,
+    top_sql: String,
+    page_sql: String,
+    /// The columns of a query that hold bytes; for a table they are read with each page.
+    binary: Vec<String>,
+}
+
+impl PostgresSession {
+    pub(super) async fn open(
+        options: &SqlOptions,
+        url: &SecretString,
+        asked: &Asked,
+    ) -> Result<Self, SourceError> {
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        let connecting = PgConnectOptions::from_str(url.expose_secret()).map_err(failed)?;
+        let connecting = connecting.application_name("eventloader").disable_statement_logging();
+        let connection = connecting.connect().await.map_err(failed)?;
+        let (top_sql, page_sql) = statements(options);
+        let mut session = Self {
+            connection,
+            inspection: Inspection::default(),
+            horizon: Horizon::default(),
+            tip_lag: TipLag::new(options.tip_lag),
+            top: None,
+            at_tip: true,
+            said_at: None,
+            top_sql,
+            page_sql,
+            binary: Vec::new(),
+        };
+        session.begin(options, asked).await?;
+        session.inspect(options, asked).await?;
+        session.end().await.map_err(failed)?;
+        Ok(session)
+    }
+
+    pub(super) async fn begin(
+        &mut self,
+        options: &SqlOptions,
+        asked: &Asked,
+    ) -> Result<(), SourceError> {
+        let timeout = options.timeout.as_millis();
+        let sql = format!(
+            "{SETTINGS}set local statement_timeout = {timeout}; set local lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"
+        );
+        let begun = self.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
+        begun.map(drop).map_err(|error| asked.failed(DIALECT, &error))
+    }
+
+    pub(super) async fn end(&mut self) -> Result<(), sqlx::Error> {
+        self.connection.execute(sqlx::raw_sql("commit")).await.map(drop)
+    }
+
+    async fn inspect(&mut self, options: &SqlOptions, asked: &Asked) -> Result<(), SourceError> {
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        let server =
+            "select 'PostgreSQL ' || current_setting('server_version'), pg_is_in_recovery()";
+        let (server, in_recovery) =
+            sqlx::query_as(server).fetch_one(&mut self.connection).await.map_err(failed)?;
+        self.inspection.server = server;
+        self.inspection.in_recovery = in_recovery;
+        if in_recovery && self.tip_lag.is_off() {
+            return Err(refused(
+                "the server is a standby, where the writers of the primary cannot be seen; read the primary, or set \
+                 tip_lag to more than the longest transaction that writes",
+            ));
+        }
+        match &options.relation {
+            Relation::Table(table) => self.inspect_table(options, table, asked).await,
+            Relation::Query(query) => self.inspect_query(options, query, asked).await,
+        }
+    }
+
+    async fn inspect_table(
+        &mut self,
+        options: &SqlOptions,
+        table: &TableName,
+        asked: &Asked,
+    ) -> Result<(), SourceError> {
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        let (name, id) = (table.quoted(DIALECT), options.id.as_str());
+        let columns: Vec<String> = sqlx::query_scalar(COLUMNS)
+            .bind(&name)
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        if columns.is_empty() {
+            return Err(refused(&format!(
+                "there is no table or view {table} here that the user can see; write schema.table, with upper and lower \
+                 case as the database has them"
+            )));
+        }
+        let found = sqlx::query(ID_FACTS)
+            .bind(&name)
+            .bind(id)
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        let row = found.ok_or_else(|| missing_column(id, &columns))?;
+        let sequences = sqlx::query(SEQUENCES)
+            .bind(&name)
+            .bind(id)
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        let sequence = sequences.iter().find_map(|row| sequence(row).ok());
+        let facts = id_facts(&row, sequence.is_some()).map_err(failed)?;
+        let mut warnings = judge(id, &facts)?;
+        let kind: String = row.try_get("kind").map_err(failed)?;
+        if kind == "f" && self.tip_lag.is_off() {
+            warnings.push(format!(
+                "{table} is a foreign table, whose writers cannot be seen here: rows that are committed late are lost; \
+                 read the other server, or set tip_lag"
+            ));
+        }
+        warnings.extend(sequence.iter().filter_map(|sequence| sequence.warning(options.tip_lag)));
+        self.inspection.id_type = facts.type_name;
+        self.inspection.key = facts.key;
+        self.inspection.is_indexed = (facts.kind != TableKind::View).then_some(facts.is_indexed);
+        self.inspection.sequence = sequence;
+        self.inspection.warnings = warnings;
+        Ok(())
+    }
+
+    async fn inspect_query(
+        &mut self,
+        options: &SqlOptions,
+        query: &Query,
+        asked: &Asked,
+    ) -> Result<(), SourceError> {
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        let sql = AssertSqlSafe(query.sql().to_owned()).into_sql_str();
+        let prepared = self.connection.prepare(sql).await.map_err(failed)?;
+        let columns: Vec<String> =
+            prepared.columns().iter().map(|column| column.name().to_owned()).collect();
+        if let Some(twice) = (1..columns.len()).find(|i| columns[..*i].contains(&columns[*i])) {
+            let name = &columns[twice];
+            return Err(refused(&format!(
+                "the query has two columns `{name}`; name one of them anew with `as`"
+            )));
+        }
+        let id = options.id.as_str();
+        let column = prepared.columns().iter().find(|column| column.name() == id);
+        let column = column.ok_or_else(|| missing_column(id, &columns))?;
+        let base = |column: &sqlx::postgres::PgColumn| match column.type_info().kind() {
+            PgTypeKind::Domain(base) => base.name().to_owned(),
+            _ => column.type_info().name().to_owned(),
+        };
+        let id_type = base(column);
+        if !["INT2", "INT4", "INT8"].contains(&id_type.as_str()) {
+            return Err(refuse_type(id, column.type_info().name()));
+        }
+        self.inspection.id_type = id_type.to_ascii_lowercase();
+        self.binary = prepared
+            .columns()
+            .iter()
+            .filter(|column| base(column) == "BYTEA")
+            .map(|column| column.name().to_owned())
+            .collect();
+        Ok(())
+    }
+
+    /// Moves the bound on as far as it can be, then reads the page up to it.
+    pub(super) async fn read(
+        &mut self,
+        options: &SqlOptions,
+        window: Window,
+        asked: &Asked,
+    ) -> Result<(Page, bool), SourceError> {
+        let bound = self.bound(options, window, asked).await?;
+        let Some(bound) = bound.filter(|bound| *bound > window.after_id) else {
+            return Ok((Page::default(), true));
+        };
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        asked.set();
+        let page_sql = AssertSqlSafe(self.page_sql.clone());
+        let mut rows = sqlx::query(page_sql)
+            .bind(window.after_id)
+            .bind(i64::from(window.limit))
+            .bind(bound)
+            .bind(&self.binary)
+            .fetch(&mut self.connection);
+        let mut page = PageBuilder::new(&options.mapping, options.max_page_bytes);
+        let mut is_whole = true;
+        while let Some(row) = rows.next().await {
+            let row = row.map_err(failed)?;
+            let id: Option<i64> = row.try_get(0).map_err(failed)?;
+            let json: String = row.try_get(1).map_err(failed)?;
+            let binary: Vec<String> = row.try_get(2).map_err(failed)?;
+            let id = id.ok_or_else(|| no_id(options.id.as_str(), "null"))?;
+            is_whole = page.push(id, with_base64(json, &binary));
+            if !is_whole {
+                break;
+            }
+        }
+        drop(rows);
+        self.at_tip = is_whole && page.row_count() < window.limit as usize;
+        // What is left of a page that was too large is not read; the connection goes instead.
+        page.finish(window.after_id, window.limit).map(|page| (page, is_whole))
+    }
+
+    /// Up to which id rows may be read now; see [`horizon`](super::horizon).
+    async fn bound(
+        &mut self,
+        options: &SqlOptions,
+        window: Window,
+        asked: &Asked,
+    ) -> Result<Option<i64>, SourceError> {
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        let waited_for = self.horizon.waits_for().map(|(holders, _)| holders.clone());
+        let after_page = window.after_id.saturating_add(i64::from(window.limit));
+        let is_used_up = self.horizon.bound().is_none_or(|bound| bound < after_page);
+        let wants_top =
+            waited_for.is_none() && (self.at_tip || is_used_up) || !self.tip_lag.is_off();
+        if wants_top {
+            let after_id = self.top.unwrap_or(i64::MIN).max(window.after_id);
+            let mut query = sqlx::query_as(AssertSqlSafe(self.top_sql.clone()));
+            if matches!(options.relation, Relation::Query(_)) {
+                query = query.bind(after_id).bind(window.look_ahead());
+            }
+            let (top, has_null): (Option<i64>, bool) =
+                query.fetch_one(&mut self.connection).await.map_err(failed)?;
+            if has_null {
+                return Err(no_id(options.id.as_str(), "null"));
+            }
+            self.top = self.top.max(top);
+            top.inspect(|top| self.tip_lag.see(*top, Instant::now()));
+        }
+        let lagging = self.tip_lag.bound(Instant::now());
+        if self.inspection.in_recovery {
+            return Ok(lagging);
+        }
+        if waited_for.is_some() || wants_top && self.top > self.horizon.bound() {
+            let look = self.look(waited_for.as_ref(), asked).await?;
+            match (waited_for, self.top) {
+                (Some(_), _) => self.horizon.observe(&look),
+                (None, Some(top)) => self.horizon.propose(top, &look, Instant::now()),
+                (None, None) => {}
+            }
+        }
+        self.say_who_is_waited_for();
+        Ok(self.horizon.bound().min(lagging))
+    }
+
+    async fn look(
+        &mut self,
+        waited_for: Option<&Transactions>,
+        asked: &Asked,
+    ) -> Result<Look, SourceError> {
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        let names: Vec<&str> = waited_for.into_iter().flatten().map(String::as_str).collect();
+        let rows: Vec<(String, Option<bool>)> = sqlx::query_as(LOOK)
+            .bind(&names)
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        let mut look = Look::default();
+        for (transaction, writes) in rows {
+            if transaction.starts_with("-1/") {
+                look.prepared.insert(transaction.clone());
+            }
+            if writes == Some(true) {
+                look.writers.insert(transaction.clone());
+            }
+            look.running.insert(transaction);
+        }
+        Ok(look)
+    }
+
+    fn say_who_is_waited_for(&mut self) {
+        let Some((holders, since)) = self.horizon.waits_for() else { return };
+        let since = since.max(self.said_at.unwrap_or(since));
+        if since.elapsed() >= PATIENCE {
+            self.said_at = Some(Instant::now());
+            let transactions = holders.iter().cloned().collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                transactions,
+                "new events wait for transactions that write to the table and do not end; \
+                 pg_locks.virtualtransaction tells whose they are"
+            );
+        }
+    }
+}
+
+impl Sequence {
+    fn warning(&self, tip_lag: Duration) -> Option<String> {
+        let name = &self.name;
+        let until = if tip_lag.is_zero() {
+            "set tip_lag".to_owned()
+        } else {
+            format!("tip_lag allows {}", seconds(tip_lag))
+        };
+        if self.cache_size > 1 {
+            Some(format!(
+                "{name} has cache {}: sessions keep numbers for later, and a row that takes an old one can be lost; \
+                 `alter sequence {name} cache 1`, or {until}",
+                self.cache_size
+            ))
+        } else if self.increment > 1 {
+            Some(format!(
+                "{name} counts in steps of {}: an application that hands out the numbers between by itself draws them \
+                 before the insert, and a row that is committed late can be lost; {until}",
+                self.increment
+            ))
+        } else if self.increment < 0 {
+            Some(format!("{name} counts down, and new rows get ids that were passed already"))
+        } else {
+            None
+        }
+    }
+}
+
+fn sequence(row: &PgRow) -> Result<Sequence, sqlx::Error> {
+    Ok(Sequence {
+        name: row.try_get("name")?,
+        cache_size: row.try_get("cache_size")?,
+        increment: row.try_get("increment")?,
+    })
+}
+
+fn id_facts(row: &PgRow, is_numbered: bool) -> Result<IdFacts, sqlx::Error> {
+    let kind: String = row.try_get("kind")?;
+    let is_unique: bool = row.try_get("is_unique")?;
+    Ok(IdFacts {
+        type_name: row.try_get("type_name")?,
+        is_integer: row.try_get("is_integer")?,
+        is_nullable: row.try_get("is_nullable")?,
+        is_unique,
+        is_indexed: row.try_get("is_indexed")?,
+        key: row.try_get("key")?,
+        kind: match kind.as_str() {
+            "p" => TableKind::Partitioned,
+            "v" | "m" | "f" => TableKind::View,
+            _ => TableKind::Table,
+        },
+        is_numbered,
+    })
+}
+
+/// The statement that reads the highest id, and the one that reads a page: after $1, at most $2 rows, up to $3.
+fn statements(options: &SqlOptions) -> (String, String) {
+    let id = options.id.quoted(DIALECT);
+    let row = "eventloader_row";
+    let (top, rows, binary) = match &options.relation {
+        Relation::Table(table) => {
+            let table = table.quoted(DIALECT);
+            let rows = format!(
+                "select t.* from {table} t where t.{id} > $1 and t.{id} <= $3 order by t.{id} limit $2"
+            );
+            let binary = format!(
+                "(select coalesce(array_agg(a.attname::text), '{{}}') || $4::text[]
+                from pg_catalog.pg_attribute a
+                join pg_catalog.pg_type t on t.oid = a.atttypid
+                where a.attrelid = to_regclass('{table}') and not a.attisdropped
+                    and 'pg_catalog.bytea'::regtype in (t.oid, t.typbasetype))"
+            );
+            (format!("select max({id})::int8, false from {table}"), rows, binary)
+        }
+        Relation::Query(query) => {
+            let sql = query.sql();
+            let top = format!(
+                "select max({row}.{id})::int8, coalesce(bool_or({row}.{id} is null), false)\nfrom (\n{sql}\n) {row}"
+            );
+            (top, sql.to_owned(), "$4::text[]".to_owned())
+        }
+    };
+    let page = format!(
+        "select {row}.{id}::int8, to_json({row}.*)::text, {binary}\nfrom (\n{rows}\n) {row}\n\
+         where {row}.{id} is null or {row}.{id} <= $3"
+    );
+    (top, page)
+}
