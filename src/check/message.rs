@@ -41,7 +41,7 @@ pub struct Message {
 macro_rules! messages {
     ($($name:ident = $level:ident $code:literal, $meaning:literal $(, $fix:literal)?;)*) => {
         $(
-            #[doc = $meaning]
+            #[doc = concat!("`", $code, "`")]
             pub const $name: &Message =
                 &Message { code: $code, level: Level::$level, meaning: $meaning, fix: fix!($($fix)?) };
         )*
