@@ -121,12 +121,17 @@ pub fn wrong(error: &ConfigError) -> Vec<Finding> {
 
 /// Looks at what needs neither network nor database: for `--offline`, and first of all otherwise.
 pub fn offline(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![machine::configuration(config)];
-    findings.extend(machine::limits(config));
+    let mut findings = of_the_whole(config);
     for source in &config.sources {
         findings.extend(machine::source(source));
         findings.push(guarantee::finding(source));
     }
+    findings
+}
+
+fn of_the_whole(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![machine::configuration(config)];
+    findings.extend(machine::limits(config));
     findings
 }
 
@@ -135,22 +140,19 @@ pub fn offline(config: &Config) -> Vec<Finding> {
 ///
 /// # Errors
 ///
-/// A source of the configuration cannot be set up at all, or the embedded server does not stop.
+/// The embedded server does not stop.
 pub async fn run(
     config: &Config,
     process: &ProcessConfig,
     actor: &crate::store::Actor,
 ) -> Result<Report, AppError> {
-    let mut report = Report { findings: offline(config), is_unavailable: false };
+    let mut report = Report { findings: of_the_whole(config), is_unavailable: false };
     let opened = database::open(config, process, &mut report).await;
     let mut probed = probe::all(config, process, opened.as_ref(), actor).await;
-    // Each source's findings stand together.
     for source in &config.sources {
-        let subject = subject_of(source.name.as_str());
-        let end = report.findings.iter().rposition(|finding| finding.subject == subject);
-        let at = end.unwrap_or(report.findings.len());
-        let findings = probed.remove(source.name.as_str()).unwrap_or_default();
-        report.findings.splice(at..at, findings);
+        report.findings.extend(machine::source(source));
+        report.findings.extend(probed.remove(source.name.as_str()).unwrap_or_default());
+        report.findings.push(guarantee::finding(source));
     }
     if let Some(opened) = opened {
         opened.database.close().await?;

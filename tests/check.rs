@@ -43,10 +43,10 @@ async fn a_good_configuration_gets_one_line_for_each_thing_and_a_promise_for_eac
         begins,
         [
             "ok       configuration",
-            "ok       source api",
-            "promise  source api",
             "ok       database",
             "ok       schema",
+            "ok       source api",
+            "promise  source api",
         ],
         "{checked:?}"
     );
