@@ -110,6 +110,7 @@ pub async fn run(
         biased;
         signalled = &mut signals => Err(second_signal(signalled)),
         outcome = run_on(&database, config, roles, &stop, hangup, reread) => outcome,
+        never = database.keep_up() => match never {},
     };
     database.close().await?;
     outcome

@@ -1,5 +1,6 @@
 //! The database of one process: the one that was named, or the embedded one.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -183,6 +184,14 @@ impl Database {
     /// Connections of its own for the loader.
     pub fn connections(&self, max_connections: u32) -> Connections {
         Connections::new(self.options.clone(), max_connections)
+    }
+
+    /// Starts the private server again whenever it is gone; does nothing for another one. Never returns.
+    pub async fn keep_up(&self) -> Infallible {
+        match &self.embedded {
+            Some(embedded) => embedded.keep_up().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// How to connect to it. Their `Debug` shows the password: do not log them.

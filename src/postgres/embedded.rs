@@ -17,6 +17,7 @@ mod directory;
 mod endpoint;
 mod error;
 mod reaper;
+mod upkeep;
 
 use std::{
     ffi::OsString,
@@ -142,8 +143,8 @@ impl Embedded {
             tracing::info!(uid, "PostgreSQL refuses root and runs as another user");
         }
         let binaries = find_binaries(&directory, &options).await?;
-        let cluster =
-            Cluster { directory: &directory, binaries: &binaries, durability: options.durability };
+        let durability = options.durability;
+        let cluster = Cluster { directory: &directory, binaries: &binaries, durability, port: 0 };
         let is_new = directory.cluster_major()?.is_none();
         let password = match directory.password()? {
             Some(password) => password,
@@ -251,7 +252,7 @@ impl Embedded {
             return Ok(());
         };
         let durability = options.durability;
-        Cluster { directory: &directory, binaries: &binaries, durability }.stop().await?;
+        Cluster { directory: &directory, binaries: &binaries, durability, port: 0 }.stop().await?;
         tracing::info!(data_dir = %directory.root().display(), "private PostgreSQL is stopped");
         match reaper {
             Some(reaper) => reaper.finish().await.map_err(directory::unwritable(directory.root())),
