@@ -136,7 +136,7 @@ impl From<StoreError> for Failure {
 impl From<SchemaError> for Failure {
     fn from(error: SchemaError) -> Self {
         let code = if matches!(error, SchemaError::Unreadable(_)) { UNAVAILABLE } else { 1 };
-        Self { code, message: chain(&error), hint: None }
+        Self { code, message: chain(&error), hint: error.hint().map(str::to_owned) }
     }
 }
 

@@ -25,4 +25,5 @@ mod shutdown;
 mod sources;
 mod support;
 mod tidy;
+mod traps;
 mod twin;
