@@ -85,7 +85,8 @@ fn unreachable_hint(at: &str, cause: &sqlx::Error) -> Option<&'static str> {
         }
         // The driver has no kind of its own for it.
         sqlx::Error::Tls(error) if error.to_string().contains("does not support TLS") => Some(
-            "switch TLS on in the server (ssl = on, with a certificate), or take sslmode out of the URL where nobody listens in",
+            "switch TLS on in the server (ssl = on, with a certificate), or take sslmode out of the URL where nobody \
+             listens in",
         ),
         sqlx::Error::Tls(_) => Some(
             "the server's certificate must be made for the host of the URL, by a public authority or the one in \

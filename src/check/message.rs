@@ -132,9 +132,9 @@ messages! {
     RIGHTS_MISSING = Error "rights-missing",
         "The user lacks rights on tables or functions of schema eventloader.";
     STORAGE_OK = Ok "storage-ok",
-        "The other database, named in [storage], answers.";
+        "The other database, named in `[storage]`, answers.";
     STORAGE_UNREACHABLE = Error "storage-unreachable",
-        "The other database, named in [storage], does not answer, or refuses this user.";
+        "The other database, named in `[storage]`, does not answer, or refuses this user.";
     SOURCE_OK = Ok "source-ok",
         "The source was asked for an event and answered well. The answer was thrown away; cursors stay where they are.";
     SOURCE_IN_USE = Ok "source-in-use",
