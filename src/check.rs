@@ -40,6 +40,13 @@ impl Finding {
         Self { fix: Some(fix.into()), ..self }
     }
 
+    fn with_hint(self, hint: Option<&'static str>) -> Self {
+        match hint {
+            Some(hint) => self.with_fix(hint),
+            None => self,
+        }
+    }
+
     /// What to do about it; none where nothing has to be done.
     pub fn fix(&self) -> Option<&str> {
         self.fix.as_deref().or(self.message.fix)
