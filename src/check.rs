@@ -116,7 +116,7 @@ pub fn wrong(error: &ConfigError) -> Vec<Finding> {
     let finding = |problem: &config::Finding| {
         let key = problem.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default();
         let what = format!("{}: {key}{}", problem.place, problem.problem);
-        let found = Finding::new(message::CONFIGURATION_WRONG, "configuration", what);
+        let found = Finding::new(&message::CONFIGURATION_WRONG, "configuration", what);
         match (&problem.help, &problem.expected) {
             (Some(help), _) => found.with_fix(help),
             (None, Some(expected)) => found.with_fix(format!("expected {expected}")),
