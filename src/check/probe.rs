@@ -62,7 +62,7 @@ pub(super) async fn all(
                 };
                 let mut findings = vec![finding];
                 // What the catalogue says is asked only of a source that answers.
-                if opened.is_some() && std::ptr::eq(findings[0].message, message::SOURCE_OK) {
+                if opened.is_some() && findings[0].is(message::SOURCE_OK) {
                     findings.extend(weaknesses(config).await);
                 }
                 (name.to_owned(), findings)
@@ -88,8 +88,7 @@ async fn weaknesses(config: &SourceConfig) -> Vec<Finding> {
 
 /// A source at localhost, inside a container, that cannot be reached.
 fn suspect_localhost(found: Finding) -> Finding {
-    let is_failed = std::ptr::eq(found.message, message::SOURCE_FAILED);
-    if is_failed && found.what.starts_with("cannot connect") {
+    if found.is(message::SOURCE_FAILED) && found.what.starts_with("cannot connect") {
         return Finding { message: message::LOCALHOST_IN_CONTAINER, ..found };
     }
     found
