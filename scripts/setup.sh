@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building and testing need and this Debian machine lacks: a C compiler, the programs of PostgreSQL
-# and MariaDB, Rust.
+# Installs what building and testing need and this Debian machine lacks: a C compiler, the programs of PostgreSQL,
+# MariaDB and PgBouncer, Rust.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
 
@@ -43,13 +43,21 @@ if ! has_postgres; then
         echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
 fi
 command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
+command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
 has_rust || packages+=(curl ca-certificates)
 if [ ${#packages[@]} -gt 0 ]; then
     echo "installing ${packages[*]}" >&2
+    start_no_services
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
     without_services
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     with_services
+    # Nor are they to come with the next boot.
+    for service in mariadb pgbouncer; do
+        if [[ " ${packages[*]} " = *" $service"* ]] && command -v systemctl >/dev/null; then
+            as_root systemctl disable --quiet "$service" || true
+        fi
+    done
 fi
 
 if ! has_rust; then

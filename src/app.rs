@@ -78,6 +78,11 @@ pub enum AppError {
     /// A part ended that never should.
     #[error("the {0} ended unexpectedly")]
     PartEnded(&'static str),
+    /// The database hung while everything was to end.
+    #[error(
+        "stopped without an answer of the database; what it was told last is decided by it, and shows in the request log"
+    )]
+    Overdue,
     /// The second signal came.
     #[error("stopped at once by a second signal; open requests will show as orphaned")]
     SecondSignal,
@@ -118,7 +123,8 @@ pub async fn run(
         biased;
         signalled = &mut signals => Err(second_signal(signalled)),
         outcome = run_on(&database, config, roles, &stop, hangup, reread) => outcome,
-        () = database.keep_running() => Ok(()),
+        never = database.keep_running() => match never {},
+        () = shutdown::overdue(&stop) => Err(AppError::Overdue),
     };
     database.close().await?;
     outcome

@@ -45,6 +45,13 @@ impl Finding {
         self.message.code == message.code
     }
 
+    fn with_hint(self, hint: Option<&'static str>) -> Self {
+        match hint {
+            Some(hint) => self.with_fix(hint),
+            None => self,
+        }
+    }
+
     /// What to do about it; none where nothing has to be done.
     pub fn fix(&self) -> Option<&str> {
         self.fix.as_deref().or(self.message.fix)
@@ -126,12 +133,17 @@ pub fn wrong(error: &ConfigError) -> Vec<Finding> {
 
 /// Looks at what needs neither network nor database: for `--offline`, and first of all otherwise.
 pub fn offline(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![machine::configuration(config)];
-    findings.extend(machine::limits(config));
+    let mut findings = of_the_whole(config);
     for source in &config.sources {
         findings.extend(machine::source(source));
         findings.push(guarantee::finding(source));
     }
+    findings
+}
+
+fn of_the_whole(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![machine::configuration(config)];
+    findings.extend(machine::limits(config));
     findings
 }
 
@@ -140,28 +152,25 @@ pub fn offline(config: &Config) -> Vec<Finding> {
 ///
 /// # Errors
 ///
-/// A source of the configuration cannot be set up at all, or the embedded server does not stop.
+/// The embedded server does not stop.
 pub async fn run(
     config: &Config,
     process: &ProcessConfig,
     actor: &crate::store::Actor,
 ) -> Result<Report, AppError> {
-    let mut report = Report { findings: offline(config), is_unavailable: false };
+    let mut report = Report { findings: of_the_whole(config), is_unavailable: false };
     let opened = database::open(config, process, &mut report).await;
     let mut probed = probe::all(config, process, opened.as_ref(), actor).await;
-    // Each source's findings stand together.
     for source in &config.sources {
-        let subject = subject_of(source.name.as_str());
-        let end = report.findings.iter().rposition(|finding| finding.subject == subject);
-        let at = end.unwrap_or(report.findings.len());
-        let is_awaited =
-            |finding: &Finding| finding.subject == subject && finding.is(message::FILE_MISSING);
-        if report.findings.iter().any(is_awaited) {
-            // The probe could only say it again, as an error. `run` waits for the file.
-            continue;
+        let seen = machine::source(source);
+        let is_awaited = seen.as_ref().is_some_and(|finding| finding.is(message::FILE_MISSING));
+        report.findings.extend(seen);
+        let probed = probed.remove(source.name.as_str()).unwrap_or_default();
+        // Of a file that is not there yet the probe could only say the same, as an error. `run` waits for it.
+        if !is_awaited {
+            report.findings.extend(probed);
         }
-        let findings = probed.remove(source.name.as_str()).unwrap_or_default();
-        report.findings.splice(at..at, findings);
+        report.findings.push(guarantee::finding(source));
     }
     if let Some(opened) = opened {
         opened.database.close().await?;

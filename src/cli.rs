@@ -155,7 +155,7 @@ impl From<UpkeepError> for Failure {
 impl From<SchemaError> for Failure {
     fn from(error: SchemaError) -> Self {
         let code = if matches!(error, SchemaError::Unreadable(_)) { UNAVAILABLE } else { 1 };
-        Self { code, message: chain(&error), hint: None }
+        Self { code, message: chain(&error), hint: error.hint().map(str::to_owned) }
     }
 }
 
@@ -186,9 +186,10 @@ impl From<AppError> for Failure {
             AppError::Source { .. } | AppError::StreamTaken(_) => {
                 Self { code: CONFIGURATION, message: chain(&error), hint: None }
             }
-            AppError::Signals(_) | AppError::PartEnded(_) | AppError::SecondSignal => {
-                Self::new(chain(&error))
-            }
+            AppError::Signals(_)
+            | AppError::PartEnded(_)
+            | AppError::Overdue
+            | AppError::SecondSignal => Self::new(chain(&error)),
         }
     }
 }

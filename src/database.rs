@@ -1,5 +1,6 @@
 //! The database of one process: the one that was named, or the embedded one.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -54,11 +55,11 @@ impl DatabaseError {
     /// What to do about it, where the message itself does not say so.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Unavailable { cause: sqlx::Error::Database(error), .. } => {
-                store::hint(error.code().as_deref().unwrap_or_default())
+            Self::Unavailable { at, cause } => {
+                store::hint(cause).or_else(|| unreachable_hint(at, cause))
             }
-            Self::Unavailable { at, cause } => unreachable_hint(at, cause),
-            Self::NotConfigured | Self::Url | Self::Embedded(_) | Self::Schema(_) => None,
+            Self::Schema(error) => error.hint(),
+            Self::NotConfigured | Self::Url | Self::Embedded(_) => None,
         }
     }
 }
@@ -82,6 +83,11 @@ fn unreachable_hint(at: &str, cause: &sqlx::Error) -> Option<&'static str> {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
             Some("look for a firewall between here and there, and correct host and port of the URL")
         }
+        // The driver has no kind of its own for it.
+        sqlx::Error::Tls(error) if error.to_string().contains("does not support TLS") => Some(
+            "switch TLS on in the server (ssl = on, with a certificate), or take sslmode out of the URL where nobody \
+             listens in",
+        ),
         sqlx::Error::Tls(_) => Some(
             "the server's certificate must be made for the host of the URL, by a public authority or the one in \
              sslrootcert=FILE",
@@ -226,7 +232,7 @@ impl Database {
     /// # Cancel safety
     ///
     /// May be dropped at any time.
-    pub async fn keep_running(&self) {
+    pub async fn keep_running(&self) -> Infallible {
         match &self.embedded {
             Some(embedded) => embedded.keep_running().await,
             None => std::future::pending().await,
@@ -338,12 +344,14 @@ async fn wait_until_up(
             Err(_) => sqlx::Error::PoolTimedOut,
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        if !passes_by_itself(&cause) || left.is_zero() {
-            return Err(DatabaseError::Unavailable { at: shown(options), cause });
+        let passes = passes_by_itself(&cause);
+        let error = DatabaseError::Unavailable { at: shown(options), cause };
+        if !passes || left.is_zero() {
+            return Err(error);
         }
         tracing::warn!(
-            database = shown(options),
-            error = chain(&cause),
+            error = chain(&error),
+            hint = error.hint(),
             seconds_left = left.as_secs(),
             "the database is not up yet; trying again"
         );

@@ -11,6 +11,16 @@ use crate::loader::Stop;
 /// Shorter than systemd's and Docker's patience (90 s and 10 s).
 pub const DRAIN: Duration = Duration::from_secs(8);
 
+/// How long what was given up may take to be written down. A database that hangs must not keep the process alive for
+/// longer than service managers wait.
+const GIVE_UP: Duration = Duration::from_secs(15);
+
+/// Returns when the stop has taken longer than it may.
+pub async fn overdue(stop: &Stop) {
+    stop.work.cancelled().await;
+    tokio::time::sleep(GIVE_UP).await;
+}
+
 /// Waits for SIGTERM or SIGINT and drives `stop` through its two stages. Returns when everything has to end now: at
 /// the second signal. Never returns otherwise.
 ///

@@ -77,17 +77,26 @@ impl StoreError {
 
     /// A hint for the commonest traps.
     pub fn hint(&self) -> Option<&'static str> {
-        hint(&self.code()?)
+        hint(&self.cause)
     }
 }
 
-/// What to do about an SQLSTATE that is a common trap.
-pub fn hint(sqlstate: &str) -> Option<&'static str> {
-    match sqlstate {
+/// What to do about an answer of the server that is a common trap.
+pub fn hint(error: &sqlx::Error) -> Option<&'static str> {
+    let error = error.as_database_error()?;
+    match error.code().as_deref()? {
         "42501" => Some(
             "grant the role: `grant eventloader_runtime to <user>` (as the owner of the schema)",
         ),
         "42P01" | "42883" | "3F000" => Some("run `eventloader migrate` first"),
+        "28000" if error.message().contains("pg_hba.conf") => {
+            Some(if error.message().contains("no encryption") {
+                "if the server wants TLS, write ?sslmode=require at the end of the database URL; else let its pg_hba.conf \
+                 allow this user and this database from here"
+            } else {
+                "let pg_hba.conf of the server allow this user and this database from here, and reload it"
+            })
+        }
         "28P01" | "28000" => Some("check user and password of the database URL"),
         "3D000" => Some("create the database first: `createdb <name>`"),
         "53100" => {
@@ -96,7 +105,8 @@ pub fn hint(sqlstate: &str) -> Option<&'static str> {
         "53300" => Some("lower [database] max_connections, or raise the server's"),
         "42P05" | "26000" | "08P01" => Some(
             "a pooler such as PgBouncer is in the way, which does not keep prepared statements and session settings \
-             apart; connect to PostgreSQL directly, or use its session mode with ignore_startup_parameters = options",
+             apart; connect to PostgreSQL directly, or set pool_mode = session, ignore_startup_parameters = \
+             extra_float_digits,options and a pool_size above [database] max_connections",
         ),
         _ => None,
     }

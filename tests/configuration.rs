@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, UnixStream};
 use crate::support::database::Database;
 use crate::support::http::Server;
 use crate::support::program::{Finished, Program, signal};
+use crate::support::troubleshooting::assert_told;
 use crate::support::wait_for;
 
 /// The configuration is refused, with these words.
@@ -40,6 +41,8 @@ async fn everything_wrong_is_said_at_once_with_its_place_and_a_hint() {
             "3 problems in the configuration",
         ],
     );
+    assert_told("unknown key", &refused.stderr);
+    assert_told("missing variable", &refused.stderr);
 }
 
 #[tokio::test]
@@ -61,13 +64,15 @@ async fn without_a_file_commands_work_and_run_says_what_is_missing() {
     std::fs::remove_file(program.path("eventloader.toml")).unwrap();
     let status = program.run(&["status"]).await;
     assert_eq!(status.code, Some(0), "{status:?}");
+    let refused = program.run(&["run"]).await;
     assert_refused(
-        &program.run(&["run"]).await,
+        &refused,
         &[
             "no sources to load: no configuration file was found",
             "hint: name a file with --config; `eventloader init`",
         ],
     );
+    assert_told("no sources", &refused.stderr);
     // Moving needs no source.
     assert_eq!(program.run(&["retry-worker", "--once"]).await.code, Some(0));
     std::fs::write(program.path("other.toml"), "[loader]\n").unwrap();

@@ -181,6 +181,29 @@ async fn as_an_unprivileged_user_it_is_the_same() {
 }
 
 #[tokio::test]
+async fn a_server_that_dies_under_run_is_started_again() {
+    let bundle = Bundle::new(false);
+    bundle.write_events(3);
+    let mut child = bundle.start("log");
+    wait_for("the server", || async {
+        bundle.program.read("log").contains("eventloader is running").then_some(())
+    })
+    .await;
+    for count in [5, 8] {
+        let before = bundle.postmaster().unwrap();
+        rustix::process::kill_process(before, Signal::KILL).unwrap();
+        bundle.write_events(count);
+        wait_for("another server", || async { bundle.postmaster().filter(|now| *now != before) })
+            .await;
+        bundle.wait_for_events(count).await;
+    }
+    assert!(bundle.program.read("log").contains("was gone, and is running again"));
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().await.unwrap().code(), Some(0), "{}", bundle.program.read("log"));
+    assert_eq!(bundle.postmaster(), None);
+}
+
+#[tokio::test]
 async fn where_it_is_not_wanted_a_missing_url_is_an_error() {
     let program = Program::without_database(CONFIGURATION);
     let flag = program.run(&["run", "--no-embedded"]).await;

@@ -25,6 +25,7 @@ mod shutdown;
 mod sources;
 mod support;
 mod tidy;
+mod traps;
 mod twin;
 mod upkeep;
 mod wrong_configurations;

@@ -10,6 +10,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use crate::support::database::Database;
 use crate::support::http::{Reply, Server, page};
 use crate::support::program::{Program, signal};
+use crate::support::troubleshooting::assert_told;
 use crate::support::wait_for;
 
 async fn connect(url: &str) -> PgConnection {
@@ -130,6 +131,7 @@ async fn a_member_of_runtime_cannot_change_history_or_the_schema() {
     for part in [login.as_str(), "eventloader_owner", "older than this binary"] {
         assert!(refused.stderr.contains(part), "{part}: {refused:?}");
     }
+    assert_told("schema too old", &refused.stderr);
 }
 
 #[tokio::test]
@@ -210,4 +212,5 @@ async fn a_user_without_a_role_is_told_which_to_grant() {
         refused.stderr.contains(&format!("`grant eventloader_readonly to {login}`")),
         "{refused:?}"
     );
+    assert_told("no rights on the schema", &refused.stderr);
 }

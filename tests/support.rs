@@ -1,13 +1,16 @@
 //! What tests stand on.
 
 pub(crate) mod database;
+pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod inbox;
 pub(crate) mod loading;
 pub(crate) mod mariadb;
+pub(crate) mod pooler;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod tls;
+pub(crate) mod troubleshooting;
 
 use std::future::Future;
 use std::time::Duration;

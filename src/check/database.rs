@@ -38,7 +38,8 @@ pub(super) async fn open(
         Ok(inspection) => report.findings.extend(judge(&database, &inspection, config)),
         Err(error) => {
             let what = format!("{}: {}", database.shown(), chain(&error));
-            report.findings.push(Finding::new(message::DATABASE_UNREACHABLE, "database", what));
+            let finding = Finding::new(message::DATABASE_UNREACHABLE, "database", what);
+            report.findings.push(finding.with_hint(error.hint()));
         }
     }
     let (schema, is_usable) = schema(&database).await;
@@ -46,13 +47,8 @@ pub(super) async fn open(
     if let Some(url) = &config.storage.url {
         report.findings.push(match database::probe_storage(url).await {
             Ok(shown) => Finding::new(message::STORAGE_OK, "storage", format!("{shown} answers")),
-            Err(error) => {
-                let finding = Finding::new(message::STORAGE_UNREACHABLE, "storage", chain(&error));
-                match error.hint() {
-                    Some(hint) => finding.with_fix(hint),
-                    None => finding,
-                }
-            }
+            Err(error) => Finding::new(message::STORAGE_UNREACHABLE, "storage", chain(&error))
+                .with_hint(error.hint()),
         });
     }
     let states = if is_usable { states(&database, report).await } else { None };
@@ -74,11 +70,7 @@ fn unavailable(error: &DatabaseError, config: &Config, process: &ProcessConfig) 
             message::DATABASE_UNREACHABLE
         }
     };
-    let finding = Finding::new(message, "database", chain(error));
-    match error.hint() {
-        Some(hint) => finding.with_fix(hint),
-        None => finding,
-    }
+    Finding::new(message, "database", chain(error)).with_hint(error.hint())
 }
 
 fn judge(database: &Database, found: &Inspection, config: &Config) -> Vec<Finding> {
@@ -101,6 +93,8 @@ fn judge(database: &Database, found: &Inspection, config: &Config) -> Vec<Findin
     }
     if found.is_pooled {
         say(message::POOLER_IN_THE_WAY, "two connections shared one session".to_owned());
+    } else if found.is_unlimited {
+        say(message::SESSION_SETTINGS_LOST, "statements have no time limit".to_owned());
     }
     if !database.is_local() && !database.is_verified() {
         let how = if found.is_encrypted {
@@ -132,7 +126,7 @@ async fn schema(database: &Database) -> (Vec<Finding>, bool) {
         Ok(found) => found,
         Err(error) => {
             let finding = Finding::new(message::SCHEMA_WRONG, "schema", chain(&error));
-            return (vec![finding], false);
+            return (vec![finding.with_hint(error.hint())], false);
         }
     };
     match found {
@@ -174,10 +168,7 @@ async fn states(database: &Database, report: &mut Report) -> Option<HashMap<Stri
         Ok(rows) => Some(rows.into_iter().map(|row| (row.source_name.clone(), row)).collect()),
         Err(error) => {
             let finding = Finding::new(message::RIGHTS_MISSING, "schema", chain(&error));
-            report.findings.push(match error.hint() {
-                Some(hint) => finding.with_fix(hint),
-                None => finding,
-            });
+            report.findings.push(finding.with_hint(error.hint()));
             None
         }
     }

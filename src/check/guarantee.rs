@@ -24,6 +24,6 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
             "a request whose outcome is unknown is repeated by itself, so the source may see a window up to 5 times"
         }
     };
-    let order = order.trim_end_matches('.');
-    Finding::new(message::PROMISE, subject_of(source.name.as_str()), format!("{order}; {failure}"))
+    let promise = format!("{}; {failure}", order.trim_end_matches('.'));
+    Finding::new(message::PROMISE, subject_of(source.name.as_str()), promise)
 }

@@ -41,7 +41,7 @@ pub struct Message {
 macro_rules! messages {
     ($($name:ident = $level:ident $code:literal, $meaning:literal $(, $fix:literal)?;)*) => {
         $(
-            #[doc = $meaning]
+            #[doc = concat!("`", $code, "`")]
             pub const $name: &Message =
                 &Message { code: $code, level: Level::$level, meaning: $meaning, fix: fix!($($fix)?) };
         )*
@@ -109,7 +109,13 @@ messages! {
     POOLER_IN_THE_WAY = Error "pooler-in-the-way",
         "Two connections share one server session: a pooler in transaction mode stands between. Prepared statements and \
          session settings get mixed up there.",
-        "connect to PostgreSQL directly, or use the pooler's session mode for eventloader";
+        "connect to PostgreSQL directly, or set pool_mode = session for eventloader (its database in the pooler may have a pool \
+         of its own)";
+    SESSION_SETTINGS_LOST = Warning "session-settings-lost",
+        "The settings that eventloader gives each connection do not reach the server: a pooler leaves them out. What it does \
+         is right without them, but a statement that hangs is not ended.",
+        "connect to PostgreSQL directly, or give the user the limits: `alter role NAME set statement_timeout = '30s'`, and \
+         lock_timeout = '10s'";
     CONNECTIONS_SCARCE = Warning "connections-scarce",
         "The server has fewer connections left than this instance may open.",
         "lower [database] max_connections, or raise max_connections of the server";
@@ -126,9 +132,9 @@ messages! {
     RIGHTS_MISSING = Error "rights-missing",
         "The user lacks rights on tables or functions of schema eventloader.";
     STORAGE_OK = Ok "storage-ok",
-        "The other database, named in [storage], answers.";
+        "The other database, named in `[storage]`, answers.";
     STORAGE_UNREACHABLE = Error "storage-unreachable",
-        "The other database, named in [storage], does not answer, or refuses this user.";
+        "The other database, named in `[storage]`, does not answer, or refuses this user.";
     SOURCE_OK = Ok "source-ok",
         "The source was asked for an event and answered well. The answer was thrown away; cursors stay where they are.";
     SOURCE_IN_USE = Ok "source-in-use",

@@ -1,6 +1,6 @@
 //! `eventloader init`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -46,16 +46,27 @@ impl Init {
 
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let shown = path.display();
+    let failed = |error: std::io::Error| {
+        let failure = Failure::new(format!("failed to write {shown}: {error}"));
+        match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => failure
+                .with_hint("go to a directory that you may write to; `eventloader init -` prints"),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                failure.with_hint("the disk is full: make room; `eventloader init -` prints")
+            }
+            _ => failure,
+        }
+    };
     let mut file = File::create_new(path).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Failure::new(format!("{shown} exists, and is left as it is"))
             .with_hint("name another file, or move this one away; `eventloader init -` prints"),
         ErrorKind::NotFound => Failure::new(format!("failed to write {shown}: no such directory"))
             .with_hint("make the directory first"),
-        _ => Failure::new(format!("failed to write {shown}: {error}")),
+        _ => failed(error),
     })?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
-        // Half a file would only be in the way of the next try.
-        drop(fs::remove_file(path));
-        Failure::new(format!("failed to write {shown}: {error}"))
+        // Half a file would be in the way of the next try; who cannot remove it is told of it by then.
+        drop(std::fs::remove_file(path));
+        failed(error)
     })
 }

@@ -29,6 +29,8 @@ pub struct Inspection {
     pub is_encrypted: bool,
     /// Two connections shared one session of the server.
     pub is_pooled: bool,
+    /// Statements have no time limit: the settings that we give each connection are lost on the way.
+    pub is_unlimited: bool,
 }
 
 #[derive(FromRow)]
@@ -40,6 +42,7 @@ struct Answer {
     free_connections: i64,
     clock_ahead_seconds: f64,
     is_encrypted: bool,
+    statement_timeout: String,
 }
 
 /// Asks the server, on two connections.
@@ -74,6 +77,7 @@ pub async fn inspect(options: &PgConnectOptions) -> Result<Inspection, StoreErro
         clock_ahead_seconds: answer.clock_ahead_seconds,
         is_encrypted: answer.is_encrypted,
         is_pooled,
+        is_unlimited: answer.statement_timeout == "0",
     })
 }
 
@@ -93,7 +97,8 @@ async fn ask(connection: &mut PgConnection) -> Result<Answer, sqlx::Error> {
              -- The two connections of this look itself will be free again.
              ) + 2 as free_connections,
              extract(epoch from clock_timestamp() - $1)::float8 as clock_ahead_seconds,
-             coalesce((select s.ssl from pg_stat_ssl s where s.pid = pg_backend_pid()), false) as is_encrypted
+             coalesce((select s.ssl from pg_stat_ssl s where s.pid = pg_backend_pid()), false) as is_encrypted,
+             current_setting('statement_timeout') as statement_timeout
          from pg_roles r
          where r.rolname = current_user",
     )

@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::pool;
+use crate::store;
 
 /// Why the schema is not what this binary needs.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,26 @@ pub enum SchemaError {
     /// The database did not answer.
     #[error("failed to read the schema version")]
     Unreadable(#[source] sqlx::Error),
+}
+
+impl SchemaError {
+    /// What to do about it, where the message itself does not say so.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreadable(cause) => store::hint(cause),
+            Self::Failed(error) => match error.as_ref() {
+                MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
+                    store::hint(cause)
+                }
+                _ => None,
+            },
+            Self::Newer { .. }
+            | Self::Different(_)
+            | Self::NotAllowed { .. }
+            | Self::NoAccess { .. }
+            | Self::NotOwner { .. } => None,
+        }
+    }
 }
 
 /// What [`run`] found and did.

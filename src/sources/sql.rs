@@ -113,6 +113,25 @@ pub struct SqlOptions {
 }
 
 impl SqlOptions {
+    /// The statement that reads the highest id, and the one that reads a page, of databases whose placeholders are `?`.
+    fn statements(&self) -> (String, String) {
+        let dialect = self.location.dialect();
+        let id = self.id.quoted(dialect);
+        match &self.relation {
+            Relation::Table(table) => {
+                let table = table.quoted(dialect);
+                let page = format!(
+                    "select * from {table} where {id} > ? and {id} <= ? order by {id} limit ?"
+                );
+                (format!("select max({id}) from {table}"), page)
+            }
+            Relation::Query(query) => {
+                let sql = query.sql();
+                (format!("select max(r.{id}) from (\n{sql}\n) r"), sql.to_owned())
+            }
+        }
+    }
+
     /// The column of the payload, where it is not the whole row.
     fn payload_column(&self) -> Option<&str> {
         self.mapping.payload.split_first().map(|(column, _)| column)

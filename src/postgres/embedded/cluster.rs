@@ -33,6 +33,8 @@ const CONTROL_TIMEOUT: Duration = Duration::from_secs(90);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Recovery replays up to `max_wal_size` and more.
 const RECOVERY_TIMEOUT: Duration = Duration::from_mins(10);
+/// With less room than this on its disk, a server does not start for that reason.
+const ROOM_BYTES_MIN: u64 = 1024 * 1024;
 /// Lines of output worth showing.
 const TAIL_LINES_MAX: usize = 20;
 
@@ -147,6 +149,9 @@ impl Cluster<'_> {
                 Err((StartFailure::DiskFull, _)) => {
                     return Err(EmbeddedError::DiskFull { path: self.directory.root().to_owned() });
                 }
+                Err(_) if self.is_out_of_room() => {
+                    return Err(EmbeddedError::DiskFull { path: self.directory.root().to_owned() });
+                }
                 Err((_, tail)) => {
                     return Err(EmbeddedError::Start { log: self.directory.log(), tail });
                 }
@@ -221,6 +226,12 @@ impl Cluster<'_> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(unwritable(&socket))?;
         let port = listener.local_addr().map_err(unwritable(&socket))?.port();
         Ok(Endpoint::Loopback { port })
+    }
+
+    /// A server without room for a line of its log cannot say why it does not start.
+    fn is_out_of_room(&self) -> bool {
+        rustix::fs::statvfs(self.directory.root())
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES_MIN)
     }
 
     fn timeout(&self, what: &str, limit: Duration) -> EmbeddedError {

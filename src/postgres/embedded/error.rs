@@ -127,7 +127,7 @@ pub enum EmbeddedError {
         tail: String,
     },
     /// No space left.
-    #[error("the disk holding {} is full; free some space and start again", path.display())]
+    #[error("the disk holding {} is full; free some space", path.display())]
     DiskFull {
         /// The data directory.
         path: PathBuf,

@@ -1,56 +1,52 @@
-//! Starting the server again when it dies under a process that goes on.
+//! Starting the server again when it is gone under a process that goes on: killed, or ended by a disk without room for its
+//! write-ahead log.
 
-use std::future::pending;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::sleep;
 
-use super::{Embedded, Role, cluster::Cluster, endpoint::Answer};
+use super::{Embedded, EmbeddedError, Role, cluster::Cluster, endpoint::Answer, find_binaries};
 use crate::telemetry::chain;
 
-/// Between two looks at the server. A look is a ping on a connection that is kept.
+/// Between two looks at the server, which are pings on a connection that is kept, and between two tries to start it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After a start that failed: a full disk does not empty itself at once.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 impl Embedded {
-    /// Starts the server again whenever it is gone, where it was, for as long as this is polled. Never returns.
-    ///
-    /// Only the owner does so; a process that attached leaves it to the owner.
+    /// Starts the server again whenever it is gone, where it was, for as long as this is polled; says once why it does not
+    /// start. A process that attached leaves it to the owner, as long as there is one. Never returns.
     ///
     /// # Cancel safety
     ///
     /// May be dropped at any time; a server that is being started then is stopped by [`stop`](Self::stop), or adopted by
     /// the next start.
-    pub async fn keep_running(&self) {
-        let Role::Owner { binaries, .. } = &self.role else { return pending().await };
-        let cluster = Cluster {
-            directory: &self.directory,
-            binaries,
-            durability: self.options.durability,
-            endpoint: Some(&self.server.endpoint),
-        };
+    pub async fn keep_running(&self) -> Infallible {
+        let mut said = None;
         loop {
             self.wait_until_lost().await;
             let answer = self.server.endpoint.ask(&self.server.password).await;
-            if !matches!(answer, Answer::Silent) {
-                // It is there: it recovers, has no place left, or is there again.
-                sleep(LOOK_EVERY).await;
-                continue;
-            }
-            tracing::warn!("the private PostgreSQL is gone; starting it again");
-            match cluster.bring_up(self.server.password.clone()).await {
-                Ok(_) => self.announce("private PostgreSQL is running again"),
-                Err(error) => {
-                    tracing::error!(
-                        error = chain(&error),
-                        again_in_s = PAUSE_AFTER_FAILURE.as_secs(),
-                        "the private PostgreSQL cannot be started again"
-                    );
-                    sleep(PAUSE_AFTER_FAILURE).await;
+            // Otherwise it is there: it recovers, has no place left, or is there again.
+            if matches!(answer, Answer::Silent) {
+                match self.start_again().await {
+                    Ok(true) => {
+                        said = None;
+                        self.announce("the private PostgreSQL was gone, and is running again");
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        let error = chain(&error);
+                        if said.as_ref() != Some(&error) {
+                            tracing::error!(
+                                error,
+                                "the private PostgreSQL is gone and does not start; trying until it does"
+                            );
+                            said = Some(error);
+                        }
+                    }
                 }
             }
+            sleep(LOOK_EVERY).await;
         }
     }
 
@@ -60,5 +56,26 @@ impl Embedded {
         while connection.ping().await.is_ok() {
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Starts it; `false`: another process owns it.
+    async fn start_again(&self) -> Result<bool, EmbeddedError> {
+        let found;
+        let (_lock, binaries) = match &self.role {
+            Role::Owner { binaries, .. } => (None, binaries),
+            Role::Attached => {
+                let Some(lock) = self.directory.try_own()? else { return Ok(false) };
+                found = find_binaries(&self.directory, &self.options).await?;
+                (Some(lock), &found)
+            }
+        };
+        let cluster = Cluster {
+            directory: &self.directory,
+            binaries,
+            durability: self.options.durability,
+            endpoint: Some(&self.server.endpoint),
+        };
+        cluster.bring_up(self.server.password.clone()).await?;
+        Ok(true)
     }
 }

@@ -74,7 +74,7 @@ impl MySqlSession {
         // The driver's own: UTF-8 on the wire, and UTC.
         let connecting = connecting.timezone(Some("+00:00".to_owned())).disable_statement_logging();
         let connection = connecting.connect().await.map_err(failed)?;
-        let (top_sql, page_sql) = statements(options);
+        let (top_sql, page_sql) = options.statements();
         let mut session = Self {
             connection,
             inspection: Inspection::default(),
@@ -347,21 +347,4 @@ fn json_of(row: &MySqlRow, json: &[String], payload: Option<&str>) -> Vec<u8> {
         }
     }
     writer.finish()
-}
-
-/// The statement that reads the highest id, and the one that reads a page.
-fn statements(options: &SqlOptions) -> (String, String) {
-    let id = options.id.quoted(DIALECT);
-    match &options.relation {
-        Relation::Table(table) => {
-            let table = table.quoted(DIALECT);
-            let page =
-                format!("select * from {table} where {id} > ? and {id} <= ? order by {id} limit ?");
-            (format!("select max({id}) from {table}"), page)
-        }
-        Relation::Query(query) => {
-            let sql = query.sql();
-            (format!("select max(r.{id}) from (\n{sql}\n) r"), sql.to_owned())
-        }
-    }
 }

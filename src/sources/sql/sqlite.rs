@@ -71,7 +71,7 @@ impl SqliteSession {
             .set_progress_handler(STEPS_PER_LOOK, move || {
                 Instant::now() < *watched.lock().unwrap_or_else(PoisonError::into_inner)
             });
-        let (top_sql, page_sql) = statements(options);
+        let (top_sql, page_sql) = options.statements();
         let mut session = Self {
             connection,
             inspection: Inspection::default(),
@@ -307,21 +307,4 @@ fn json_of(row: &SqliteRow, json: &[String], payload: Option<&str>) -> Vec<u8> {
         }
     }
     writer.finish()
-}
-
-/// The statement that reads the highest id, and the one that reads a page.
-fn statements(options: &SqlOptions) -> (String, String) {
-    let id = options.id.quoted(DIALECT);
-    match &options.relation {
-        Relation::Table(table) => {
-            let table = table.quoted(DIALECT);
-            let page =
-                format!("select * from {table} where {id} > ? and {id} <= ? order by {id} limit ?");
-            (format!("select max({id}) from {table}"), page)
-        }
-        Relation::Query(query) => {
-            let sql = query.sql();
-            (format!("select max({id}) from (\n{sql}\n)"), sql.to_owned())
-        }
-    }
 }
