@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
-# The image of `eventloader`. The configuration is mounted at /etc/eventloader/eventloader.toml; everything else can be
-# read-only: the program writes nothing but its log, to standard error.
+# The image of `eventloader`. The configuration is mounted at /etc/eventloader/eventloader.toml; everything but /tmp can be
+# read-only: the program writes its log to standard error, and the states of Singer taps to files in /tmp. Programs of
+# `command` sources are not in it: build an image of your own from this one.
 
 FROM rust:1.95-bookworm AS builder
 WORKDIR /src

@@ -155,10 +155,10 @@ async fn what_keeps_run_from_working_is_an_error_with_its_fix() {
         ("rejected", "source-failed"),
         ("broken", "source-failed"),
         ("fine", "source-ok"),
-        ("audit", "file-missing"),
     ] {
         assert_eq!(codes(&checked, &format!("source {name}"))[0], code, "{checked:?}");
     }
+    assert_eq!(codes(&checked, "source audit"), ["file-missing", "promise"], "{checked:?}");
     let text = program.run(&["check"]).await;
     for expected in [
         "held: the connection broke; `eventloader requests retry 1` [source-held]",
@@ -211,6 +211,14 @@ async fn missing_rights_are_told_with_the_grant() {
     let (_, url) = database.login(Some("eventloader_runtime")).await;
     let checked = Program::with_database_url(&url, "").run(&["check"]).await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
+}
+
+#[tokio::test]
+async fn without_a_database_to_ask_the_code_is_that_of_the_configuration() {
+    let program = Program::without_database("");
+    let checked = program.run(&["check", "--json", "--no-embedded"]).await;
+    assert_eq!(checked.code, Some(78), "{checked:?}");
+    assert_eq!(codes(&checked, "database"), ["database-not-configured"]);
 }
 
 #[tokio::test]

@@ -34,23 +34,22 @@ impl Fingerprints {
     /// `base` is where relative paths begin.
     pub(super) fn of(root: &DeTable<'_>, base: &Path, environment: &Environment) -> Self {
         let mut fingerprints = Self::default();
+        // Without a [loader] everything is at its default, as in an empty one.
+        let nothing = DeTable::new();
+        let loader = root.get("loader").and_then(|loader| loader.get_ref().as_table());
+        let loader = loader.unwrap_or(&nothing);
+        let is_own = |key: &str| OF_THE_INSTANCE.contains(&key);
         let mut defaults = DefaultHasher::new();
+        hash_table(loader, &|key| !is_own(key), &mut defaults);
+        let mut own = DefaultHasher::new();
+        hash_table(loader, &is_own, &mut own);
+        fingerprints.sections.insert("loader".to_owned(), own.finish());
         for (name, value) in root {
             let name = name.get_ref().as_ref();
-            match (name, value.get_ref()) {
-                ("sources", _) => {}
-                ("loader", DeValue::Table(loader)) => {
-                    let is_own = |key: &str| OF_THE_INSTANCE.contains(&key);
-                    hash_table(loader, &|key| !is_own(key), &mut defaults);
-                    let mut own = DefaultHasher::new();
-                    hash_table(loader, &is_own, &mut own);
-                    fingerprints.sections.insert(name.to_owned(), own.finish());
-                }
-                (_, value) => {
-                    let mut hasher = DefaultHasher::new();
-                    hash_value(value, &mut hasher);
-                    fingerprints.sections.insert(name.to_owned(), hasher.finish());
-                }
+            if !["loader", "sources"].contains(&name) {
+                let mut hasher = DefaultHasher::new();
+                hash_value(value.get_ref(), &mut hasher);
+                fingerprints.sections.insert(name.to_owned(), hasher.finish());
             }
         }
         let sources = root.get("sources").and_then(|sources| sources.get_ref().as_table());
@@ -171,5 +170,17 @@ mod tests {
         let after = of(&FILE.replace("concurrency = 4", "concurrency = 5"));
         assert_eq!(after.sources, before.sources);
         assert_ne!(after.sections["loader"], before.sections["loader"]);
+    }
+
+    #[test]
+    fn a_loader_section_changes_no_more_than_what_it_says() {
+        let bare = "[sources.a]\nurl = \"u\"\n";
+        let before = of(bare);
+        assert_eq!(of(&format!("[loader]\n{bare}")), before);
+        let after = of(&format!("[loader]\nconcurrency = 5\n{bare}"));
+        assert_eq!(after.sources, before.sources);
+        let after = of(&format!("[loader]\nbatch_size = 5\n{bare}"));
+        assert_ne!(after.sources, before.sources);
+        assert_eq!(after.sections, before.sections);
     }
 }

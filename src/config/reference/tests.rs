@@ -22,7 +22,9 @@ fn load(text: &str) -> Result<Config, ConfigError> {
     let environment = Environment::from_pairs([
         ("DATABASE_URL", "postgres://u:p@h/d"),
         ("STORAGE_URL", "postgres://u:p@h/e"),
+        ("BILLING_DATABASE_URL", "postgres://u:p@h/billing"),
         ("SHOP_TOKEN", "t"),
+        ("LEGACY_TOKEN", "t"),
     ]);
     let path = Path::new("eventloader.toml");
     Config::parse(path, text, None, &environment, Purpose::Load).map(|(config, _)| config)
@@ -262,14 +264,15 @@ fn every_example_of_the_repository_is_good() {
             examples.push((path.display().to_string(), text));
         }
     }
-    for document in ["README.md", "docs/configuration.md"] {
-        let text = std::fs::read_to_string(root.join(document)).unwrap();
+    let pages = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    for path in pages.chain([root.join("README.md")]) {
+        let (document, text) = (path.display(), std::fs::read_to_string(&path).unwrap());
         for block in text.split("\n```toml\n").skip(1) {
             let block = block.split("\n```").next().unwrap_or_default();
-            examples.push((document.to_owned(), block.to_owned()));
+            examples.push((document.to_string(), block.to_owned()));
         }
     }
-    assert!(examples.len() >= 4, "the examples were not found");
+    assert!(examples.len() >= 10, "the examples were not found");
     for (place, text) in examples {
         assert_eq!(refusals(&text), Vec::<String>::new(), "{place}:\n{text}");
         load(&text).unwrap_or_else(|error| panic!("{place}: {error}"));
