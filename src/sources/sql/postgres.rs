@@ -122,6 +122,24 @@ where transaction is not null
 group by transaction
 having bool_or(mode = 'RowExclusiveLock') or transaction = any ($1) or transaction like '-1/%'";
 
+/// What of all that this transaction has read, and of the parts of it, is filled from elsewhere: writers of the tables
+/// below a materialized view, and of another server, hold no lock on it.
+const FILLED_FROM_ELSEWHERE: &str = "
+with recursive read (oid) as (
+    select l.relation
+    from pg_catalog.pg_locks l
+    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.relation >= 16384
+), parts (oid) as (
+    select oid from read
+    union
+    select i.inhrelid from parts join pg_catalog.pg_inherits i on i.inhparent = parts.oid
+)
+select c.oid::regclass::text || case c.relkind when 'm' then ' (materialized view)' else ' (foreign table)' end
+from parts
+join pg_catalog.pg_class c on c.oid = parts.oid
+where c.relkind in ('m', 'f')
+order by 1";
+
 /// A connection, and how far its table is proven.
 pub(super) struct PostgresSession {
     connection: PgConnection,
@@ -201,9 +219,29 @@ impl PostgresSession {
             ));
         }
         match &options.relation {
-            Relation::Table(table) => self.inspect_table(options, table, asked).await,
-            Relation::Query(query) => self.inspect_query(options, query, asked).await,
+            Relation::Table(table) => self.inspect_table(options, table, asked).await?,
+            Relation::Query(query) => self.inspect_query(options, query, asked).await?,
         }
+        if let Some(names) = self.filled_from_elsewhere(asked).await? {
+            if self.tip_lag.is_off() {
+                return Err(no_lag_for(&names));
+            }
+            self.inspection.warnings.push(format!(
+                "writers of {names} cannot be seen here, so only tip_lag counts: it has to be more than the longest \
+                 transaction that writes and, of a materialized view, the time from one refresh to the next"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The names of what is filled from elsewhere, among all that this transaction has locked.
+    async fn filled_from_elsewhere(
+        &mut self,
+        asked: &Asked,
+    ) -> Result<Option<String>, SourceError> {
+        let found = sqlx::query_scalar(FILLED_FROM_ELSEWHERE).fetch_all(&mut self.connection).await;
+        let names: Vec<String> = found.map_err(|error| asked.failed(DIALECT, &error))?;
+        Ok((!names.is_empty()).then(|| names.join(", ")))
     }
 
     async fn inspect_table(
@@ -241,20 +279,15 @@ impl PostgresSession {
         let sequence = sequences.iter().find_map(|row| sequence(row).ok());
         let facts = id_facts(&row, sequence.is_some()).map_err(failed)?;
         let mut warnings = judge(id, &facts)?;
-        let kind: String = row.try_get("kind").map_err(failed)?;
-        if kind == "f" && self.tip_lag.is_off() {
-            warnings.push(format!(
-                "{table} is a foreign table, whose writers cannot be seen here: rows that are committed late are lost; \
-                 read the other server, or set tip_lag"
-            ));
-        }
         warnings.extend(sequence.iter().filter_map(|sequence| sequence.warning(options.tip_lag)));
         self.inspection.id_type = facts.type_name;
         self.inspection.key = facts.key;
         self.inspection.is_indexed = (facts.kind != TableKind::View).then_some(facts.is_indexed);
         self.inspection.sequence = sequence;
         self.inspection.warnings = warnings;
-        Ok(())
+        // Locks the table, and all that a view is made of.
+        let sql = AssertSqlSafe(self.top_sql.clone()).into_sql_str();
+        self.connection.prepare(sql).await.map(drop).map_err(failed)
     }
 
     async fn inspect_query(
@@ -366,6 +399,12 @@ impl PostgresSession {
             return Ok(lagging);
         }
         if waited_for.is_some() || wants_top && self.top > self.horizon.bound() {
+            // A part of the table, or of a view, may be another one since the inspection.
+            if self.tip_lag.is_off()
+                && let Some(names) = self.filled_from_elsewhere(asked).await?
+            {
+                return Err(no_lag_for(&names));
+            }
             let look = self.look(waited_for.as_ref(), asked).await?;
             match (waited_for, self.top) {
                 (Some(_), _) => self.horizon.observe(&look),
@@ -415,6 +454,14 @@ impl PostgresSession {
             );
         }
     }
+}
+
+fn no_lag_for(names: &str) -> SourceError {
+    refused(&format!(
+        "writers of {names} cannot be seen here, and rows that appear late would be lost; read the tables that are \
+         written to, or set tip_lag to more than the longest transaction that writes and, of a materialized view, the \
+         time from one refresh to the next"
+    ))
 }
 
 impl Sequence {

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventloader::source::EventSource;
+use eventloader::source::{EventSource, FailureClass};
 use eventloader::sources::sql::SqlSource;
 use rand::Rng;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tokio::task::JoinSet;
 
-use super::{PostgresDb, Sql, ids};
+use super::{PostgresDb, Sql, ids, refusal};
 use crate::support::database::Database;
 use crate::support::loading::{Given, Loading};
 use crate::support::wait_for;
@@ -77,6 +77,61 @@ async fn a_query_and_a_view_wait_as_a_table_does() {
         assert_eq!(ids(source, 0, 10).await, [1, 2]);
     }
     elsewhere.end("commit").await;
+}
+
+#[tokio::test]
+async fn what_is_filled_from_elsewhere_is_refused_without_a_lag() {
+    let database = Sql::postgres().await;
+    database.run(TABLE).await;
+    let late = Writer::begin(&database, INSERT).await;
+    database.run(INSERT).await;
+    database.run("create materialized view m as select * from t").await;
+    database.run("create view v as select * from m").await;
+    let query = "select * from v where id > {after_id} order by id limit {limit}";
+    let sources = [database.table("m"), database.table("v"), database.query(query)];
+    for options in &sources {
+        let error = refusal(options.clone()).await;
+        assert_eq!(error.class, FailureClass::Rejected, "{error}");
+        assert!(error.reason.contains("m (materialized view)"), "{error}");
+        assert!(error.reason.contains("set tip_lag"), "{error}");
+    }
+    late.end("commit").await;
+    database.run("refresh materialized view m").await;
+    database.run("create view changing as select * from t where id = 1").await;
+    let changed = SqlSource::new(database.table("changing"));
+    assert_eq!(ids(&changed, 0, 10).await, [1]);
+    database.run("create or replace view changing as select * from m").await;
+    let error = changed.fetch_events(1, 10).await.unwrap_err();
+    assert!(error.reason.contains("m (materialized view)"), "{error}");
+    for mut options in sources {
+        options.tip_lag = Duration::from_millis(1);
+        let source = SqlSource::new(options);
+        let warnings = source.inspect().await.unwrap().warnings;
+        assert!(warnings.iter().any(|w| w.contains("only tip_lag counts")), "{warnings:?}");
+        assert_eq!(ids(&source, 0, 10).await, [0; 0]);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(ids(&source, 0, 10).await, [1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_partition_is_refused() {
+    let database = Sql::postgres().await;
+    database.run("create sequence numbers").await;
+    let columns = "id bigint not null default nextval('numbers'), day int not null";
+    database.run(&format!("create table p ({columns}) partition by list (day)")).await;
+    database.run("create table p1 partition of p for values in (1)").await;
+    database.run("create unique index on p1 (id)").await;
+    database.run("insert into p (day) values (1)").await;
+    assert_eq!(ids(&SqlSource::new(database.table("p")), 0, 10).await, [1]);
+    database.run("create foreign data wrapper w").await;
+    database.run("create server s foreign data wrapper w").await;
+    database.run("create foreign table p2 partition of p for values in (2) server s").await;
+    let error = refusal(database.table("p")).await;
+    assert_eq!(error.class, FailureClass::Rejected, "{error}");
+    assert!(error.reason.contains("p2 (foreign table)"), "{error}");
+    let leaf = SqlSource::new(database.table("p1"));
+    assert_eq!(ids(&leaf, 0, 10).await, [1], "its writers are all here");
 }
 
 #[tokio::test]
