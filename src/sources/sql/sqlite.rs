@@ -1,7 +1,8 @@
 //! SQLite. The file is opened for reading alone; each value is written as JSON by its own type, whatever its column is
 //! declared as.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::horizon::TipLag;
 use super::inspection::{IdFacts, Inspection, TableKind, judge, missing_column, refused};
 use super::row::{PageBuilder, RowWriter, no_id};
 use super::{Dialect, LOCK_TIMEOUT_SECONDS, Query, Relation, SqlOptions, TableName, Window};
-use crate::source::{Page, SourceError};
+use crate::source::{FailureClass, Page, SourceError};
 
 const DIALECT: Dialect = Dialect::Sqlite;
 
@@ -34,9 +35,19 @@ from pragma_index_list(?1, ?2) as l
 where l."unique" = 1 and l.partial = 0
     and (select group_concat(i.name) from pragma_index_info(l.name, ?2) as i) = ?3"#;
 
+/// Device and inode: the file itself, whatever its name.
+type FileId = (u64, u64);
+
+/// Which file has this name now. `None`: none that can be seen.
+async fn file_at(path: &Path) -> Option<FileId> {
+    tokio::fs::metadata(path).await.ok().map(|file| (file.dev(), file.ino()))
+}
+
 /// A connection.
 pub(super) struct SqliteSession {
     connection: SqliteConnection,
+    path: PathBuf,
+    file: Option<FileId>,
     pub(super) inspection: Inspection,
     tip_lag: TipLag,
     top: Option<i64>,
@@ -61,6 +72,8 @@ impl SqliteSession {
             .pragma("query_only", "on")
             .busy_timeout(Duration::from_secs(LOCK_TIMEOUT_SECONDS))
             .disable_statement_logging();
+        // Before it is opened: one that is put in its place meanwhile is noticed when the next request begins.
+        let file = file_at(path).await;
         let mut connection = connecting.connect().await.map_err(failed)?;
         let deadline = Arc::new(Mutex::new(Instant::now() + options.timeout));
         let watched = Arc::clone(&deadline);
@@ -74,6 +87,8 @@ impl SqliteSession {
         let (top_sql, page_sql) = options.statements();
         let mut session = Self {
             connection,
+            path: path.to_owned(),
+            file,
             inspection: Inspection::default(),
             tip_lag: TipLag::new(options.tip_lag),
             top: None,
@@ -92,6 +107,8 @@ impl SqliteSession {
         Ok(session)
     }
 
+    /// Fails where another file has been put in the place of the one that is open.
+    ///
     /// Begins a transaction and reads the schema in it. The driver asks for the columns of a statement when it is
     /// prepared, and panics where the file has changed since: now it cannot until the transaction ends.
     pub(super) async fn begin(
@@ -101,6 +118,12 @@ impl SqliteSession {
     ) -> Result<(), SourceError> {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) =
             Instant::now() + options.timeout;
+        if file_at(&self.path).await != self.file {
+            return Err(SourceError::new(
+                FailureClass::NotSent,
+                "the file was replaced by another",
+            ));
+        }
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
         self.connection.execute(sqlx::raw_sql("begin")).await.map_err(failed)?;
         let read = "select count(*) from sqlite_schema";
