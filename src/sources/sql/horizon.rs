@@ -137,7 +137,10 @@ impl TipLag {
     }
 
     /// `top` was visible at `now`, which never goes back.
-    pub(super) fn see(&mut self, top: i64, now: Instant) {
+    fn see(&mut self, top: i64, now: Instant) {
+        if self.is_off() {
+            return;
+        }
         // Leaving an observation out delays its ids until the next one is old enough.
         let is_due = |(at, highest): &(Instant, i64)| {
             top > *highest && now.duration_since(*at) >= self.lag / OBSERVATIONS_MAX
@@ -158,6 +161,45 @@ impl TipLag {
             self.bound = self.bound.max(Some(top));
         }
         self.bound
+    }
+}
+
+/// How far a relation is known and may be read.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) horizon: Horizon,
+    pub(super) tip_lag: TipLag,
+    /// The highest id that was seen.
+    top: Option<i64>,
+}
+
+impl Progress {
+    pub(super) fn new(tip_lag: Duration) -> Self {
+        Self { horizon: Horizon::default(), tip_lag: TipLag::new(tip_lag), top: None }
+    }
+
+    pub(super) fn top(&self) -> Option<i64> {
+        self.top
+    }
+
+    /// After which id a query is asked for its highest one.
+    pub(super) fn asks_after(&self, after_id: i64) -> i64 {
+        self.top.map_or(after_id, |top| top.max(after_id))
+    }
+
+    /// `top` is the highest id that was visible at `now`. `None`: there was none.
+    pub(super) fn see(&mut self, top: Option<i64>, now: Instant) {
+        self.top = self.top.max(top);
+        if let Some(top) = top {
+            self.tip_lag.see(top, now);
+        }
+    }
+
+    /// What another connection to the same database can go on with. Names of transactions are left behind: the proof
+    /// under way begins again.
+    pub(super) fn for_another_connection(mut self) -> Self {
+        self.horizon.pending = None;
+        self
     }
 }
 

@@ -1,5 +1,5 @@
 //! PostgreSQL. Rows come as the JSON that the server makes of them, which loses nothing; the bound that they are read up
-//! to is [`Horizon`].
+//! to is that of [`horizon`](super::horizon).
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::failure::Asked;
-use super::horizon::{Horizon, Look, TipLag, Transactions};
+use super::horizon::{Look, Progress, Transactions};
 use super::inspection::{
     IdFacts, Inspection, Sequence, TableKind, judge, missing_column, refuse_type, refused,
 };
@@ -144,10 +144,7 @@ order by 1";
 pub(super) struct PostgresSession {
     connection: PgConnection,
     pub(super) inspection: Inspection,
-    horizon: Horizon,
-    tip_lag: TipLag,
-    /// The highest id that was seen.
-    top: Option<i64>,
+    pub(super) progress: Progress,
     /// The last page was not full.
     at_tip: bool,
     /// When a writer was last said to hold the bound.
@@ -172,9 +169,7 @@ impl PostgresSession {
         let mut session = Self {
             connection,
             inspection: Inspection::default(),
-            horizon: Horizon::default(),
-            tip_lag: TipLag::new(options.tip_lag),
-            top: None,
+            progress: Progress::new(options.tip_lag),
             at_tip: true,
             said_at: None,
             top_sql,
@@ -212,7 +207,7 @@ impl PostgresSession {
             sqlx::query_as(server).fetch_one(&mut self.connection).await.map_err(failed)?;
         self.inspection.server = server;
         self.inspection.in_recovery = in_recovery;
-        if in_recovery && self.tip_lag.is_off() {
+        if in_recovery && self.progress.tip_lag.is_off() {
             return Err(refused(
                 "the server is a standby, where the writers of the primary cannot be seen; read the primary, or set \
                  tip_lag to more than the longest transaction that writes",
@@ -223,7 +218,7 @@ impl PostgresSession {
             Relation::Query(query) => self.inspect_query(options, query, asked).await?,
         }
         if let Some(names) = self.filled_from_elsewhere(asked).await? {
-            if self.tip_lag.is_off() {
+            if self.progress.tip_lag.is_off() {
                 return Err(no_lag_for(&names));
             }
             self.inspection.warnings.push(format!(
@@ -375,13 +370,13 @@ impl PostgresSession {
         asked: &Asked,
     ) -> Result<Option<i64>, SourceError> {
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
-        let waited_for = self.horizon.waits_for().map(|(holders, _)| holders.clone());
+        let waited_for = self.progress.horizon.waits_for().map(|(holders, _)| holders.clone());
         let after_page = window.after_id.saturating_add(i64::from(window.limit));
-        let is_used_up = self.horizon.bound().is_none_or(|bound| bound < after_page);
+        let is_used_up = self.progress.horizon.bound().is_none_or(|bound| bound < after_page);
         let wants_top =
-            waited_for.is_none() && (self.at_tip || is_used_up) || !self.tip_lag.is_off();
+            waited_for.is_none() && (self.at_tip || is_used_up) || !self.progress.tip_lag.is_off();
         if wants_top {
-            let after_id = self.top.unwrap_or(i64::MIN).max(window.after_id);
+            let after_id = self.progress.asks_after(window.after_id);
             let mut query = sqlx::query_as(AssertSqlSafe(self.top_sql.clone()));
             if matches!(options.relation, Relation::Query(_)) {
                 query = query.bind(after_id).bind(window.look_ahead());
@@ -391,29 +386,29 @@ impl PostgresSession {
             if has_null {
                 return Err(no_id(options.id.as_str(), "null"));
             }
-            self.top = self.top.max(top);
-            top.inspect(|top| self.tip_lag.see(*top, Instant::now()));
+            self.progress.see(top, Instant::now());
         }
-        let lagging = self.tip_lag.bound(Instant::now());
+        let lagging = self.progress.tip_lag.bound(Instant::now());
         if self.inspection.in_recovery {
             return Ok(lagging);
         }
-        if waited_for.is_some() || wants_top && self.top > self.horizon.bound() {
+        if waited_for.is_some() || wants_top && self.progress.top() > self.progress.horizon.bound()
+        {
             // A part of the table, or of a view, may be another one since the inspection.
-            if self.tip_lag.is_off()
+            if self.progress.tip_lag.is_off()
                 && let Some(names) = self.filled_from_elsewhere(asked).await?
             {
                 return Err(no_lag_for(&names));
             }
             let look = self.look(waited_for.as_ref(), asked).await?;
-            match (waited_for, self.top) {
-                (Some(_), _) => self.horizon.observe(&look),
-                (None, Some(top)) => self.horizon.propose(top, &look, Instant::now()),
+            match (waited_for, self.progress.top()) {
+                (Some(_), _) => self.progress.horizon.observe(&look),
+                (None, Some(top)) => self.progress.horizon.propose(top, &look, Instant::now()),
                 (None, None) => {}
             }
         }
         self.say_who_is_waited_for();
-        Ok(self.horizon.bound().min(lagging))
+        Ok(self.progress.horizon.bound().min(lagging))
     }
 
     async fn look(
@@ -442,7 +437,7 @@ impl PostgresSession {
     }
 
     fn say_who_is_waited_for(&mut self) {
-        let Some((holders, since)) = self.horizon.waits_for() else { return };
+        let Some((holders, since)) = self.progress.horizon.waits_for() else { return };
         let since = since.max(self.said_at.unwrap_or(since));
         if since.elapsed() >= PATIENCE {
             self.said_at = Some(Instant::now());

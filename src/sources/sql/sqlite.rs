@@ -15,7 +15,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::failure::Asked;
-use super::horizon::TipLag;
+use super::horizon::Progress;
 use super::inspection::{IdFacts, Inspection, TableKind, judge, missing_column, refused};
 use super::row::{PageBuilder, RowWriter, no_id};
 use super::{Dialect, LOCK_TIMEOUT_SECONDS, Query, Relation, SqlOptions, TableName, Window};
@@ -49,8 +49,7 @@ pub(super) struct SqliteSession {
     path: PathBuf,
     file: Option<FileId>,
     pub(super) inspection: Inspection,
-    tip_lag: TipLag,
-    top: Option<i64>,
+    progress: Progress,
     /// When a statement is interrupted; read by the progress handler.
     deadline: Arc<Mutex<Instant>>,
     /// The columns that are declared as JSON.
@@ -90,8 +89,7 @@ impl SqliteSession {
             path: path.to_owned(),
             file,
             inspection: Inspection::default(),
-            tip_lag: TipLag::new(options.tip_lag),
-            top: None,
+            progress: Progress::new(options.tip_lag),
             deadline,
             json: Vec::new(),
             top_sql,
@@ -232,12 +230,12 @@ impl SqliteSession {
         options: &SqlOptions,
         window: Window,
         asked: &Asked,
-    ) -> Result<(Page, bool), SourceError> {
+    ) -> Result<Page, SourceError> {
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
         self.see_tip(options, window).await.map_err(failed)?;
-        let bound = self.tip_lag.bound(Instant::now());
+        let bound = self.progress.tip_lag.bound(Instant::now());
         let Some(bound) = bound.filter(|bound| *bound > window.after_id) else {
-            return Ok((Page::default(), true));
+            return Ok(Page::default());
         };
         asked.set();
         // Prepared each time, as the columns may be others now; see `begin`.
@@ -253,37 +251,35 @@ impl SqliteSession {
         let payload = options.payload_column();
         let mut rows = query.fetch(&mut self.connection);
         let mut page = PageBuilder::new(&options.mapping, options.max_page_bytes);
-        let mut is_whole = true;
         while let Some(row) = rows.next().await {
             let row = row.map_err(failed)?;
             let id = id_of(&row, options.id.as_str())?;
             if id > bound {
                 break;
             }
-            is_whole = page.push(id, json_of(&row, &self.json, payload));
-            if !is_whole {
+            if !page.push(id, json_of(&row, &self.json, payload)) {
                 break;
             }
         }
+        // Ends the statement, also where rows are left.
         drop(rows);
-        page.finish(window.after_id, window.limit).map(|page| (page, is_whole))
+        page.finish(window.after_id, window.limit)
     }
 
     async fn see_tip(&mut self, options: &SqlOptions, window: Window) -> Result<(), sqlx::Error> {
-        if self.tip_lag.is_off() {
+        if self.progress.tip_lag.is_off() {
             return Ok(());
         }
         let mut query = sqlx::query_scalar(AssertSqlSafe(self.top_sql.clone()));
         if let Relation::Query(text) = &options.relation {
-            let after_id = self.top.unwrap_or(i64::MIN).max(window.after_id);
+            let after_id = self.progress.asks_after(window.after_id);
             query = text.binds().iter().fold(query, |query, bind| match bind {
                 super::statement::Bind::AfterId => query.bind(after_id),
                 super::statement::Bind::Limit => query.bind(window.look_ahead()),
             });
         }
         let top: Option<i64> = query.fetch_one(&mut self.connection).await?;
-        self.top = self.top.max(top);
-        top.inspect(|top| self.tip_lag.see(*top, Instant::now()));
+        self.progress.see(top, Instant::now());
         Ok(())
     }
 }

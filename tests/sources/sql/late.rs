@@ -356,3 +356,23 @@ async fn a_backlog_is_not_slowed_by_the_lag() {
         }
     }
 }
+
+#[tokio::test]
+async fn pages_that_are_cut_do_not_wait_for_the_lag_again() {
+    for database in Sql::all().await {
+        database.run("create table t (id bigint not null primary key, body varchar(99))").await;
+        let rows: Vec<String> = (1..=8).map(|id| format!("({id}, '{}')", "x".repeat(60))).collect();
+        database.run(&format!("insert into t values {}", rows.join(","))).await;
+        let query = "select * from t where id > {after_id} order by id limit {limit}";
+        for mut options in [database.table("t"), database.query(query)] {
+            options.tip_lag = Duration::from_secs(3);
+            options.max_page_bytes = 200;
+            let source = SqlSource::new(options);
+            assert_eq!(ids(&source, 0, 100).await, [0; 0], "nothing is known of the tip yet");
+            tokio::time::sleep(Duration::from_millis(3010)).await;
+            for after_id in [0, 2, 4, 6] {
+                assert_eq!(ids(&source, after_id, 100).await, [after_id + 1, after_id + 2]);
+            }
+        }
+    }
+}
