@@ -19,9 +19,13 @@ use super::horizon::Progress;
 use super::inspection::{IdFacts, Inspection, TableKind, judge, missing_column, refused};
 use super::row::{PageBuilder, RowWriter, no_id};
 use super::{Dialect, LOCK_TIMEOUT_SECONDS, Query, Relation, SqlOptions, TableName, Window};
+use crate::event::excerpt::excerpt;
 use crate::source::{FailureClass, Page, SourceError};
 
 const DIALECT: Dialect = Dialect::Sqlite;
+
+/// Longest list of tables that is shown, in characters.
+const TABLES_LENGTH_MAX: usize = 300;
 
 /// Steps of the virtual machine between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 10_000;
@@ -142,26 +146,18 @@ impl SqliteSession {
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
         let id = options.id.as_str();
         let schema = table.schema.as_ref().map_or("main", super::Identifier::as_str);
+        let (name, kind, sql) = self.find_table(table, schema, asked).await?;
         let columns: Vec<(String, String, i64, i64)> = sqlx::query_as(COLUMNS)
-            .bind(table.name.as_str())
+            .bind(&name)
             .bind(schema)
             .fetch_all(&mut self.connection)
             .await
             .map_err(failed)?;
-        if columns.is_empty() {
-            return Err(refused(&format!("there is no table or view {table} in the file")));
-        }
         let names: Vec<String> = columns.iter().map(|column| column.0.clone()).collect();
         let column = columns.iter().find(|column| column.0.eq_ignore_ascii_case(id));
         let (id, declared, not_null, place) = column.ok_or_else(|| missing_column(id, &names))?;
-        let catalogue = format!("select type, sql from \"{schema}\".sqlite_schema where name = ?1");
-        let (kind, sql): (String, Option<String>) = sqlx::query_as(AssertSqlSafe(catalogue))
-            .bind(table.name.as_str())
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(failed)?;
         let unique_count: i64 = sqlx::query_scalar(UNIQUE)
-            .bind(table.name.as_str())
+            .bind(&name)
             .bind(schema)
             .bind(id)
             .fetch_one(&mut self.connection)
@@ -169,7 +165,7 @@ impl SqliteSession {
             .map_err(failed)?;
         let mut key: Vec<_> = columns.iter().filter(|column| column.3 > 0).collect();
         key.sort_by_key(|column| column.3);
-        let sql = sql.unwrap_or_default().to_ascii_lowercase();
+        let sql = sql.to_ascii_lowercase();
         // The one column that is the row's own number, under another name.
         let is_rowid = *place == 1
             && key.len() == 1
@@ -203,6 +199,45 @@ impl SqliteSession {
         self.inspection.key = facts.key;
         self.inspection.warnings = warnings;
         Ok(())
+    }
+
+    /// The name of a table or view as the file has it, which of the two it is, and its definition. SQLite takes no
+    /// notice of the case of names.
+    async fn find_table(
+        &mut self,
+        table: &TableName,
+        schema: &str,
+        asked: &Asked,
+    ) -> Result<(String, String, String), SourceError> {
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        let schemas: Vec<String> = sqlx::query_scalar("select name from pragma_database_list")
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        let Some(schema) = schemas.iter().find(|known| known.eq_ignore_ascii_case(schema)) else {
+            let help = "of a file, write the table alone";
+            return Err(refused(&format!("there is no table or view {table} in the file; {help}")));
+        };
+        let catalogue = format!(
+            "select name, type, coalesce(sql, '') from \"{schema}\".sqlite_schema where type in ('table', 'view')"
+        );
+        let mut tables: Vec<(String, String, String)> = sqlx::query_as(AssertSqlSafe(catalogue))
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        let is_it =
+            |found: &(String, String, String)| found.0.eq_ignore_ascii_case(table.name.as_str());
+        if let Some(place) = tables.iter().position(is_it) {
+            return Ok(tables.swap_remove(place));
+        }
+        let mut names: Vec<_> = tables.iter().map(|found| found.0.as_str()).collect();
+        names.retain(|name| !name.starts_with("sqlite_"));
+        let help = if names.is_empty() {
+            "the file has none; check the path in `url`".to_owned()
+        } else {
+            excerpt(&format!("it has {}", names.join(", ")), TABLES_LENGTH_MAX)
+        };
+        Err(refused(&format!("there is no table or view {table} in the file; {help}")))
     }
 
     /// The columns of a query have no types; each id is looked at when it comes.
