@@ -111,6 +111,12 @@ impl Horizon {
         self.settle();
     }
 
+    /// Forgets the bounds above `top`, which is the highest id now.
+    fn forget_above(&mut self, top: Option<i64>) {
+        self.bound = self.bound.filter(|bound| Some(*bound) <= top);
+        self.pending.take_if(|pending| Some(pending.top) > top);
+    }
+
     fn settle(&mut self) {
         if let Some(pending) = self.pending.take_if(|pending| pending.holders.is_empty()) {
             self.bound = Some(pending.top);
@@ -150,6 +156,12 @@ impl TipLag {
         }
     }
 
+    /// Forgets what was seen above `top`, which is the highest id now.
+    fn forget_above(&mut self, top: Option<i64>) {
+        self.bound = self.bound.filter(|bound| Some(*bound) <= top);
+        self.seen.retain(|(_, seen)| Some(*seen) <= top);
+    }
+
     /// Up to which id may be read.
     pub(super) fn bound(&mut self, now: Instant) -> Option<i64> {
         if self.is_off() {
@@ -182,14 +194,24 @@ impl Progress {
         self.top
     }
 
-    /// After which id a query is asked for its highest one.
+    /// After which id a query is asked for its highest one, so that it answers the one that was seen, if it is there.
     pub(super) fn asks_after(&self, after_id: i64) -> i64 {
-        self.top.map_or(after_id, |top| top.max(after_id))
+        self.top.map_or(after_id, |top| top.saturating_sub(1).max(after_id))
     }
 
-    /// `top` is the highest id that was visible at `now`. `None`: there was none.
-    pub(super) fn see(&mut self, top: Option<i64>, now: Instant) {
-        self.top = self.top.max(top);
+    /// `top` is the highest id above `after_id` that was visible at `now`. `None`: there was none.
+    ///
+    /// Where the highest id has fallen, the newest rows were deleted, or others took the place of all: what was above
+    /// says nothing of ids that are given again.
+    pub(super) fn see(&mut self, top: Option<i64>, after_id: i64, now: Instant) {
+        if top.is_none() && self.top.is_none_or(|seen| seen <= after_id) {
+            return;
+        }
+        if top < self.top {
+            self.horizon.forget_above(top);
+            self.tip_lag.forget_above(top);
+        }
+        self.top = top;
         if let Some(top) = top {
             self.tip_lag.see(top, now);
         }
@@ -292,6 +314,32 @@ mod tests {
         tip.see(20, start + 4 * second);
         assert_eq!(tip.bound(start + 9 * second), Some(20));
         assert_eq!(TipLag::new(Duration::ZERO).bound(start), Some(i64::MAX));
+    }
+
+    #[test]
+    fn what_was_above_is_forgotten_when_the_highest_id_falls() {
+        let second = Duration::from_secs(1);
+        let start = Instant::now();
+        let mut progress = Progress::new(second);
+        progress.see(Some(4), i64::MIN, start);
+        progress.horizon.propose(4, &look(&[], &[], &[]), start);
+        progress.see(Some(9), i64::MIN, start + second);
+        progress.horizon.propose(9, &look(&["3/1"], &[], &[]), start + second);
+        // Nothing above what was read says nothing.
+        progress.see(None, 9, start + second);
+        assert_eq!(progress.top(), Some(9));
+        // The newest rows are gone, and what was seen below them stays.
+        progress.see(Some(5), i64::MIN, start + second);
+        assert!(progress.horizon.waits_for().is_none());
+        assert_eq!(progress.horizon.bound(), Some(4));
+        assert_eq!(progress.tip_lag.bound(start + second), Some(4));
+        assert_eq!(progress.tip_lag.bound(start + 2 * second), Some(5));
+        // Asked for what is at or above 5, there is nothing.
+        assert_eq!(progress.asks_after(0), 4);
+        progress.see(None, 4, start + 2 * second);
+        assert_eq!(progress.top(), None);
+        assert_eq!(progress.horizon.bound(), None);
+        assert_eq!(progress.tip_lag.bound(start + 9 * second), None);
     }
 
     #[test]

@@ -267,12 +267,13 @@ impl MySqlSession {
         options: &SqlOptions,
         window: Window,
     ) -> Result<Option<u64>, sqlx::Error> {
+        let mut after_id = i64::MIN;
         let query = sqlx::query(AssertSqlSafe(self.top_sql.clone()));
         let query = match &options.relation {
             Relation::Table(_) => query,
             Relation::Query(_) if self.progress.tip_lag.is_off() => return Ok(None),
             Relation::Query(text) => {
-                let after_id = self.progress.asks_after(window.after_id);
+                after_id = self.progress.asks_after(window.after_id);
                 text.binds().iter().fold(query, |query, bind| match bind {
                     super::statement::Bind::AfterId => query.bind(after_id),
                     super::statement::Bind::Limit => query.bind(window.look_ahead()),
@@ -285,7 +286,7 @@ impl MySqlSession {
             _ => None,
         };
         let top = highest.map(|top| i64::try_from(top).unwrap_or(i64::MAX));
-        self.progress.see(top, Instant::now());
+        self.progress.see(top, after_id, Instant::now());
         Ok(highest.and_then(|top| u64::try_from(top).ok()))
     }
 

@@ -370,15 +370,15 @@ impl PostgresSession {
         asked: &Asked,
     ) -> Result<Option<i64>, SourceError> {
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
-        let waited_for = self.progress.horizon.waits_for().map(|(holders, _)| holders.clone());
         let after_page = window.after_id.saturating_add(i64::from(window.limit));
         let is_used_up = self.progress.horizon.bound().is_none_or(|bound| bound < after_page);
-        let wants_top =
-            waited_for.is_none() && (self.at_tip || is_used_up) || !self.progress.tip_lag.is_off();
+        let wants_top = self.progress.horizon.waits_for().is_none() && (self.at_tip || is_used_up)
+            || !self.progress.tip_lag.is_off();
         if wants_top {
-            let after_id = self.progress.asks_after(window.after_id);
+            let mut after_id = i64::MIN;
             let mut query = sqlx::query_as(AssertSqlSafe(self.top_sql.clone()));
             if matches!(options.relation, Relation::Query(_)) {
+                after_id = self.progress.asks_after(window.after_id);
                 query = query.bind(after_id).bind(window.look_ahead());
             }
             let (top, has_null): (Option<i64>, bool) =
@@ -386,12 +386,13 @@ impl PostgresSession {
             if has_null {
                 return Err(no_id(options.id.as_str(), "null"));
             }
-            self.progress.see(top, Instant::now());
+            self.progress.see(top, after_id, Instant::now());
         }
         let lagging = self.progress.tip_lag.bound(Instant::now());
         if self.inspection.in_recovery {
             return Ok(lagging);
         }
+        let waited_for = self.progress.horizon.waits_for().map(|(holders, _)| holders.clone());
         if waited_for.is_some() || wants_top && self.progress.top() > self.progress.horizon.bound()
         {
             // A part of the table, or of a view, may be another one since the inspection.

@@ -305,16 +305,17 @@ impl SqliteSession {
         if self.progress.tip_lag.is_off() {
             return Ok(());
         }
+        let mut after_id = i64::MIN;
         let mut query = sqlx::query_scalar(AssertSqlSafe(self.top_sql.clone()));
         if let Relation::Query(text) = &options.relation {
-            let after_id = self.progress.asks_after(window.after_id);
+            after_id = self.progress.asks_after(window.after_id);
             query = text.binds().iter().fold(query, |query, bind| match bind {
                 super::statement::Bind::AfterId => query.bind(after_id),
                 super::statement::Bind::Limit => query.bind(window.look_ahead()),
             });
         }
         let top: Option<i64> = query.fetch_one(&mut self.connection).await?;
-        self.progress.see(top, Instant::now());
+        self.progress.see(top, after_id, Instant::now());
         Ok(())
     }
 }

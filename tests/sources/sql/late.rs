@@ -376,3 +376,50 @@ async fn pages_that_are_cut_do_not_wait_for_the_lag_again() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_table_that_is_filled_anew_is_proven_anew() {
+    let database = Sql::postgres().await;
+    database.run(TABLE).await;
+    database.run("insert into t (body) select 'x' from generate_series(1, 5)").await;
+    let query = "select * from t where id > {after_id} order by id limit {limit}";
+    let sources = [SqlSource::new(database.table("t")), SqlSource::new(database.query(query))];
+    for source in &sources {
+        assert_eq!(ids(source, 0, 10).await, [1, 2, 3, 4, 5]);
+    }
+    database.run("truncate t restart identity").await;
+    let late = Writer::begin(&database, INSERT).await;
+    database.run(INSERT).await;
+    for source in &sources {
+        assert_eq!(ids(source, 0, 10).await, [0; 0], "1 is not committed");
+    }
+    late.end("commit").await;
+    for source in &sources {
+        // A query says that its highest id is gone, and the next time which one it is now.
+        ids(source, 0, 10).await;
+        assert_eq!(ids(source, 0, 10).await, [1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_filled_anew_waits_for_the_lag_again() {
+    for database in Sql::all().await {
+        database.run("create table t (id bigint not null primary key)").await;
+        let query = "select * from t where id > {after_id} order by id limit {limit}";
+        for mut options in [database.table("t"), database.query(query)] {
+            options.tip_lag = Duration::from_millis(500);
+            let source = SqlSource::new(options);
+            database.run("insert into t values (1), (2), (3)").await;
+            assert_eq!(ids(&source, 0, 10).await, [0; 0]);
+            tokio::time::sleep(Duration::from_millis(510)).await;
+            assert_eq!(ids(&source, 0, 10).await, [1, 2, 3]);
+            database.run("delete from t").await;
+            database.run("insert into t values (2)").await;
+            assert_eq!(ids(&source, 0, 10).await, [0; 0], "1 may be committed late");
+            assert_eq!(ids(&source, 0, 10).await, [0; 0]);
+            tokio::time::sleep(Duration::from_millis(510)).await;
+            assert_eq!(ids(&source, 0, 10).await, [2]);
+            database.run("delete from t").await;
+        }
+    }
+}
