@@ -26,6 +26,7 @@ use url::Url;
 use crate::mapping::Mapping;
 use crate::source::{EventSource, Page, SourceError};
 use failure::Asked;
+use horizon::Progress;
 pub use inspection::Inspection;
 use mysql::MySqlSession;
 use postgres::PostgresSession;
@@ -146,7 +147,17 @@ impl SqlOptions {
 /// A SQL source.
 pub struct SqlSource {
     options: SqlOptions,
-    session: Mutex<Option<Session>>,
+    kept: Mutex<Kept>,
+}
+
+/// What is kept from one request to the next.
+#[derive(Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    Session(Session),
+    /// The connection was closed on purpose, to end a statement.
+    Progress(Progress),
 }
 
 impl fmt::Debug for SqlSource {
@@ -158,7 +169,7 @@ impl fmt::Debug for SqlSource {
 impl SqlSource {
     /// A source; connects when it is first asked.
     pub fn new(options: SqlOptions) -> Self {
-        Self { options, session: Mutex::new(None) }
+        Self { options, kept: Mutex::default() }
     }
 
     /// What is promised of this source, by its configuration alone. See [`SqlOptions::guarantee`].
@@ -187,26 +198,33 @@ impl SqlSource {
         SourceError::new(asked.class(), format!("the database did not answer within {waited}"))
     }
 
-    /// The session is taken out while it is used: a call that fails or is cancelled leaves none behind, and the
+    /// What is kept is taken out while it is used: a call that fails or is cancelled leaves nothing behind, and the
     /// connection is closed with it.
     async fn fetch(&self, window: Window, asked: &Asked) -> Result<Page, SourceError> {
-        let mut kept = self.session.lock().await;
-        let mut usable = None;
-        if let Some(mut session) = kept.take() {
-            // One that broke while nothing was asked of it is made anew.
-            let has_begun = session.begin(&self.options, asked).await.is_ok();
-            usable = has_begun.then_some(session);
+        let mut kept = self.kept.lock().await;
+        let (mut usable, mut progress) = (None, None);
+        match std::mem::take(&mut *kept) {
+            Kept::Session(mut session) => {
+                // One that broke while nothing was asked of it is made anew.
+                let has_begun = session.begin(&self.options, asked).await.is_ok();
+                usable = has_begun.then_some(session);
+            }
+            Kept::Progress(of_before) => progress = Some(of_before),
+            Kept::Nothing => {}
         }
         let mut session = if let Some(session) = usable {
             session
         } else {
             let mut session = Session::open(&self.options, asked).await?;
+            session.resume(progress);
             session.begin(&self.options, asked).await?;
             session
         };
         let (page, is_reusable) = session.read(&self.options, window, asked).await?;
-        if is_reusable && session.end().await.is_ok() {
-            *kept = Some(session);
+        if !is_reusable {
+            *kept = session.into_progress().map_or(Kept::Nothing, Kept::Progress);
+        } else if session.end().await.is_ok() {
+            *kept = Kept::Session(session);
         }
         Ok(page)
     }
@@ -244,8 +262,8 @@ impl Window {
     }
 }
 
-/// A connection that was inspected, and what is remembered of the database while it lasts. A new connection may lead to
-/// another server, so nothing outlives it.
+/// A connection that was inspected, and what is remembered of the database while it lasts. The next connection may lead
+/// to another server, so nothing outlives one that broke; what outlives one that was closed on purpose is [`Progress`].
 enum Session {
     Postgres(Box<PostgresSession>),
     MySql(Box<MySqlSession>),
@@ -279,6 +297,25 @@ impl Session {
         }
     }
 
+    /// What another session can go on with. `None`: a file's is never closed on purpose.
+    fn into_progress(self) -> Option<Progress> {
+        match self {
+            Self::Postgres(session) => Some(session.progress.for_another_connection()),
+            Self::MySql(session) => Some(session.progress.for_another_connection()),
+            Self::Sqlite(_) => None,
+        }
+    }
+
+    /// Goes on where the session before was closed on purpose. The highest id is read again before any row.
+    fn resume(&mut self, progress: Option<Progress>) {
+        let Some(progress) = progress else { return };
+        match self {
+            Self::Postgres(session) => session.progress = progress,
+            Self::MySql(session) => session.progress = progress,
+            Self::Sqlite(_) => {}
+        }
+    }
+
     async fn begin(&mut self, options: &SqlOptions, asked: &Asked) -> Result<(), SourceError> {
         match self {
             Self::Postgres(session) => session.begin(options, asked).await,
@@ -297,7 +334,9 @@ impl Session {
         match self {
             Self::Postgres(session) => session.read(options, window, asked).await,
             Self::MySql(session) => session.read(options, window, asked).await,
-            Self::Sqlite(session) => session.read(options, window, asked).await,
+            Self::Sqlite(session) => {
+                session.read(options, window, asked).await.map(|page| (page, true))
+            }
         }
     }
 

@@ -111,6 +111,12 @@ impl Horizon {
         self.settle();
     }
 
+    /// Forgets the bounds above `top`, which is the highest id now.
+    fn forget_above(&mut self, top: Option<i64>) {
+        self.bound = self.bound.filter(|bound| Some(*bound) <= top);
+        self.pending.take_if(|pending| Some(pending.top) > top);
+    }
+
     fn settle(&mut self) {
         if let Some(pending) = self.pending.take_if(|pending| pending.holders.is_empty()) {
             self.bound = Some(pending.top);
@@ -137,7 +143,10 @@ impl TipLag {
     }
 
     /// `top` was visible at `now`, which never goes back.
-    pub(super) fn see(&mut self, top: i64, now: Instant) {
+    fn see(&mut self, top: i64, now: Instant) {
+        if self.is_off() {
+            return;
+        }
         // Leaving an observation out delays its ids until the next one is old enough.
         let is_due = |(at, highest): &(Instant, i64)| {
             top > *highest && now.duration_since(*at) >= self.lag / OBSERVATIONS_MAX
@@ -145,6 +154,12 @@ impl TipLag {
         if self.seen.back().is_none_or(is_due) && self.bound.is_none_or(|bound| top > bound) {
             self.seen.push_back((now, top));
         }
+    }
+
+    /// Forgets what was seen above `top`, which is the highest id now.
+    fn forget_above(&mut self, top: Option<i64>) {
+        self.bound = self.bound.filter(|bound| Some(*bound) <= top);
+        self.seen.retain(|(_, seen)| Some(*seen) <= top);
     }
 
     /// Up to which id may be read.
@@ -158,6 +173,55 @@ impl TipLag {
             self.bound = self.bound.max(Some(top));
         }
         self.bound
+    }
+}
+
+/// How far a relation is known and may be read.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) horizon: Horizon,
+    pub(super) tip_lag: TipLag,
+    /// The highest id that was seen.
+    top: Option<i64>,
+}
+
+impl Progress {
+    pub(super) fn new(tip_lag: Duration) -> Self {
+        Self { horizon: Horizon::default(), tip_lag: TipLag::new(tip_lag), top: None }
+    }
+
+    pub(super) fn top(&self) -> Option<i64> {
+        self.top
+    }
+
+    /// After which id a query is asked for its highest one, so that it answers the one that was seen, if it is there.
+    pub(super) fn asks_after(&self, after_id: i64) -> i64 {
+        self.top.map_or(after_id, |top| top.saturating_sub(1).max(after_id))
+    }
+
+    /// `top` is the highest id above `after_id` that was visible at `now`. `None`: there was none.
+    ///
+    /// Where the highest id has fallen, the newest rows were deleted, or others took the place of all: what was above
+    /// says nothing of ids that are given again.
+    pub(super) fn see(&mut self, top: Option<i64>, after_id: i64, now: Instant) {
+        if top.is_none() && self.top.is_none_or(|seen| seen <= after_id) {
+            return;
+        }
+        if top < self.top {
+            self.horizon.forget_above(top);
+            self.tip_lag.forget_above(top);
+        }
+        self.top = top;
+        if let Some(top) = top {
+            self.tip_lag.see(top, now);
+        }
+    }
+
+    /// What another connection to the same database can go on with. Names of transactions are left behind: the proof
+    /// under way begins again.
+    pub(super) fn for_another_connection(mut self) -> Self {
+        self.horizon.pending = None;
+        self
     }
 }
 
@@ -250,6 +314,32 @@ mod tests {
         tip.see(20, start + 4 * second);
         assert_eq!(tip.bound(start + 9 * second), Some(20));
         assert_eq!(TipLag::new(Duration::ZERO).bound(start), Some(i64::MAX));
+    }
+
+    #[test]
+    fn what_was_above_is_forgotten_when_the_highest_id_falls() {
+        let second = Duration::from_secs(1);
+        let start = Instant::now();
+        let mut progress = Progress::new(second);
+        progress.see(Some(4), i64::MIN, start);
+        progress.horizon.propose(4, &look(&[], &[], &[]), start);
+        progress.see(Some(9), i64::MIN, start + second);
+        progress.horizon.propose(9, &look(&["3/1"], &[], &[]), start + second);
+        // Nothing above what was read says nothing.
+        progress.see(None, 9, start + second);
+        assert_eq!(progress.top(), Some(9));
+        // The newest rows are gone, and what was seen below them stays.
+        progress.see(Some(5), i64::MIN, start + second);
+        assert!(progress.horizon.waits_for().is_none());
+        assert_eq!(progress.horizon.bound(), Some(4));
+        assert_eq!(progress.tip_lag.bound(start + second), Some(4));
+        assert_eq!(progress.tip_lag.bound(start + 2 * second), Some(5));
+        // Asked for what is at or above 5, there is nothing.
+        assert_eq!(progress.asks_after(0), 4);
+        progress.see(None, 4, start + 2 * second);
+        assert_eq!(progress.top(), None);
+        assert_eq!(progress.horizon.bound(), None);
+        assert_eq!(progress.tip_lag.bound(start + 9 * second), None);
     }
 
     #[test]

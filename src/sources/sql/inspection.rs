@@ -54,7 +54,7 @@ impl SqlOptions {
             (Dialect::Postgres, _) => format!(
                 "every committed row is loaded: rows are read up to an id below which no writer is under way, and {lag} \
                  after it was seen. This holds where {ids} from one sequence; a number drawn before its insert has {lag}. \
-                 On a standby only the {lag} count."
+                 On a standby, and of materialized views and foreign tables, only the {lag} count."
             ),
             (Dialect::MySql, Duration::ZERO) => format!(
                 "rows are read as soon as they are visible (tip_lag = 0): a row that is committed after one with a higher \

@@ -15,7 +15,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::failure::Asked;
-use super::horizon::TipLag;
+use super::horizon::Progress;
 use super::inspection::{
     IdFacts, Inspection, TableKind, judge, missing_column, refuse_type, refused,
 };
@@ -55,8 +55,7 @@ where constraint_schema = coalesce(?, database()) and table_name = ?";
 pub(super) struct MySqlSession {
     connection: MySqlConnection,
     pub(super) inspection: Inspection,
-    tip_lag: TipLag,
-    top: Option<i64>,
+    pub(super) progress: Progress,
     /// The columns that hold JSON as text.
     json: Vec<String>,
     top_sql: String,
@@ -78,8 +77,7 @@ impl MySqlSession {
         let mut session = Self {
             connection,
             inspection: Inspection::default(),
-            tip_lag: TipLag::new(options.tip_lag),
-            top: None,
+            progress: Progress::new(options.tip_lag),
             json: Vec::new(),
             top_sql,
             page_sql,
@@ -226,7 +224,7 @@ impl MySqlSession {
     ) -> Result<(Page, bool), SourceError> {
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
         let highest = self.see_tip(options, window).await.map_err(failed)?;
-        let bound = self.tip_lag.bound(Instant::now());
+        let bound = self.progress.tip_lag.bound(Instant::now());
         let Some(bound) = bound.filter(|bound| *bound > window.after_id) else {
             return self.nothing(options, highest);
         };
@@ -269,12 +267,13 @@ impl MySqlSession {
         options: &SqlOptions,
         window: Window,
     ) -> Result<Option<u64>, sqlx::Error> {
+        let mut after_id = i64::MIN;
         let query = sqlx::query(AssertSqlSafe(self.top_sql.clone()));
         let query = match &options.relation {
             Relation::Table(_) => query,
-            Relation::Query(_) if self.tip_lag.is_off() => return Ok(None),
+            Relation::Query(_) if self.progress.tip_lag.is_off() => return Ok(None),
             Relation::Query(text) => {
-                let after_id = self.top.unwrap_or(i64::MIN).max(window.after_id);
+                after_id = self.progress.asks_after(window.after_id);
                 text.binds().iter().fold(query, |query, bind| match bind {
                     super::statement::Bind::AfterId => query.bind(after_id),
                     super::statement::Bind::Limit => query.bind(window.look_ahead()),
@@ -282,12 +281,13 @@ impl MySqlSession {
             }
         };
         let row = query.fetch_one(&mut self.connection).await?;
-        let Some(Taken::Integer(top)) = value::taken(&row, 0) else { return Ok(None) };
-        let highest = u64::try_from(top).ok();
-        let top = i64::try_from(top).unwrap_or(i64::MAX);
-        self.top = self.top.max(Some(top));
-        self.tip_lag.see(top, Instant::now());
-        Ok(highest)
+        let highest = match value::taken(&row, 0) {
+            Some(Taken::Integer(top)) => Some(top),
+            _ => None,
+        };
+        let top = highest.map(|top| i64::try_from(top).unwrap_or(i64::MAX));
+        self.progress.see(top, after_id, Instant::now());
+        Ok(highest.and_then(|top| u64::try_from(top).ok()))
     }
 
     /// No row can be read now; if that is because the rest is beyond bigint, somebody has to know.
@@ -296,7 +296,7 @@ impl MySqlSession {
         options: &SqlOptions,
         highest: Option<u64>,
     ) -> Result<(Page, bool), SourceError> {
-        let is_all_read = self.tip_lag.bound(Instant::now()) == Some(i64::MAX);
+        let is_all_read = self.progress.tip_lag.bound(Instant::now()) == Some(i64::MAX);
         match highest.filter(|highest| i64::try_from(*highest).is_err() && is_all_read) {
             Some(highest) => Err(beyond_bigint(options.id.as_str(), highest)),
             None => Ok((Page::default(), true)),

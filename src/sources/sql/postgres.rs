@@ -1,5 +1,5 @@
 //! PostgreSQL. Rows come as the JSON that the server makes of them, which loses nothing; the bound that they are read up
-//! to is [`Horizon`].
+//! to is that of [`horizon`](super::horizon).
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::failure::Asked;
-use super::horizon::{Horizon, Look, TipLag, Transactions};
+use super::horizon::{Look, Progress, Transactions};
 use super::inspection::{
     IdFacts, Inspection, Sequence, TableKind, judge, missing_column, refuse_type, refused,
 };
@@ -122,14 +122,29 @@ where transaction is not null
 group by transaction
 having bool_or(mode = 'RowExclusiveLock') or transaction = any ($1) or transaction like '-1/%'";
 
+/// What of all that this transaction has read, and of the parts of it, is filled from elsewhere: writers of the tables
+/// below a materialized view, and of another server, hold no lock on it.
+const FILLED_FROM_ELSEWHERE: &str = "
+with recursive read (oid) as (
+    select l.relation
+    from pg_catalog.pg_locks l
+    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.relation >= 16384
+), parts (oid) as (
+    select oid from read
+    union
+    select i.inhrelid from parts join pg_catalog.pg_inherits i on i.inhparent = parts.oid
+)
+select c.oid::regclass::text || case c.relkind when 'm' then ' (materialized view)' else ' (foreign table)' end
+from parts
+join pg_catalog.pg_class c on c.oid = parts.oid
+where c.relkind in ('m', 'f')
+order by 1";
+
 /// A connection, and how far its table is proven.
 pub(super) struct PostgresSession {
     connection: PgConnection,
     pub(super) inspection: Inspection,
-    horizon: Horizon,
-    tip_lag: TipLag,
-    /// The highest id that was seen.
-    top: Option<i64>,
+    pub(super) progress: Progress,
     /// The last page was not full.
     at_tip: bool,
     /// When a writer was last said to hold the bound.
@@ -154,9 +169,7 @@ impl PostgresSession {
         let mut session = Self {
             connection,
             inspection: Inspection::default(),
-            horizon: Horizon::default(),
-            tip_lag: TipLag::new(options.tip_lag),
-            top: None,
+            progress: Progress::new(options.tip_lag),
             at_tip: true,
             said_at: None,
             top_sql,
@@ -194,16 +207,36 @@ impl PostgresSession {
             sqlx::query_as(server).fetch_one(&mut self.connection).await.map_err(failed)?;
         self.inspection.server = server;
         self.inspection.in_recovery = in_recovery;
-        if in_recovery && self.tip_lag.is_off() {
+        if in_recovery && self.progress.tip_lag.is_off() {
             return Err(refused(
                 "the server is a standby, where the writers of the primary cannot be seen; read the primary, or set \
                  tip_lag to more than the longest transaction that writes",
             ));
         }
         match &options.relation {
-            Relation::Table(table) => self.inspect_table(options, table, asked).await,
-            Relation::Query(query) => self.inspect_query(options, query, asked).await,
+            Relation::Table(table) => self.inspect_table(options, table, asked).await?,
+            Relation::Query(query) => self.inspect_query(options, query, asked).await?,
         }
+        if let Some(names) = self.filled_from_elsewhere(asked).await? {
+            if self.progress.tip_lag.is_off() {
+                return Err(no_lag_for(&names));
+            }
+            self.inspection.warnings.push(format!(
+                "writers of {names} cannot be seen here, so only tip_lag counts: it has to be more than the longest \
+                 transaction that writes and, of a materialized view, the time from one refresh to the next"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The names of what is filled from elsewhere, among all that this transaction has locked.
+    async fn filled_from_elsewhere(
+        &mut self,
+        asked: &Asked,
+    ) -> Result<Option<String>, SourceError> {
+        let found = sqlx::query_scalar(FILLED_FROM_ELSEWHERE).fetch_all(&mut self.connection).await;
+        let names: Vec<String> = found.map_err(|error| asked.failed(DIALECT, &error))?;
+        Ok((!names.is_empty()).then(|| names.join(", ")))
     }
 
     async fn inspect_table(
@@ -241,20 +274,15 @@ impl PostgresSession {
         let sequence = sequences.iter().find_map(|row| sequence(row).ok());
         let facts = id_facts(&row, sequence.is_some()).map_err(failed)?;
         let mut warnings = judge(id, &facts)?;
-        let kind: String = row.try_get("kind").map_err(failed)?;
-        if kind == "f" && self.tip_lag.is_off() {
-            warnings.push(format!(
-                "{table} is a foreign table, whose writers cannot be seen here: rows that are committed late are lost; \
-                 read the other server, or set tip_lag"
-            ));
-        }
         warnings.extend(sequence.iter().filter_map(|sequence| sequence.warning(options.tip_lag)));
         self.inspection.id_type = facts.type_name;
         self.inspection.key = facts.key;
         self.inspection.is_indexed = (facts.kind != TableKind::View).then_some(facts.is_indexed);
         self.inspection.sequence = sequence;
         self.inspection.warnings = warnings;
-        Ok(())
+        // Locks the table, and all that a view is made of.
+        let sql = AssertSqlSafe(self.top_sql.clone()).into_sql_str();
+        self.connection.prepare(sql).await.map(drop).map_err(failed)
     }
 
     async fn inspect_query(
@@ -342,15 +370,15 @@ impl PostgresSession {
         asked: &Asked,
     ) -> Result<Option<i64>, SourceError> {
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
-        let waited_for = self.horizon.waits_for().map(|(holders, _)| holders.clone());
         let after_page = window.after_id.saturating_add(i64::from(window.limit));
-        let is_used_up = self.horizon.bound().is_none_or(|bound| bound < after_page);
-        let wants_top =
-            waited_for.is_none() && (self.at_tip || is_used_up) || !self.tip_lag.is_off();
+        let is_used_up = self.progress.horizon.bound().is_none_or(|bound| bound < after_page);
+        let wants_top = self.progress.horizon.waits_for().is_none() && (self.at_tip || is_used_up)
+            || !self.progress.tip_lag.is_off();
         if wants_top {
-            let after_id = self.top.unwrap_or(i64::MIN).max(window.after_id);
+            let mut after_id = i64::MIN;
             let mut query = sqlx::query_as(AssertSqlSafe(self.top_sql.clone()));
             if matches!(options.relation, Relation::Query(_)) {
+                after_id = self.progress.asks_after(window.after_id);
                 query = query.bind(after_id).bind(window.look_ahead());
             }
             let (top, has_null): (Option<i64>, bool) =
@@ -358,23 +386,30 @@ impl PostgresSession {
             if has_null {
                 return Err(no_id(options.id.as_str(), "null"));
             }
-            self.top = self.top.max(top);
-            top.inspect(|top| self.tip_lag.see(*top, Instant::now()));
+            self.progress.see(top, after_id, Instant::now());
         }
-        let lagging = self.tip_lag.bound(Instant::now());
+        let lagging = self.progress.tip_lag.bound(Instant::now());
         if self.inspection.in_recovery {
             return Ok(lagging);
         }
-        if waited_for.is_some() || wants_top && self.top > self.horizon.bound() {
+        let waited_for = self.progress.horizon.waits_for().map(|(holders, _)| holders.clone());
+        if waited_for.is_some() || wants_top && self.progress.top() > self.progress.horizon.bound()
+        {
+            // A part of the table, or of a view, may be another one since the inspection.
+            if self.progress.tip_lag.is_off()
+                && let Some(names) = self.filled_from_elsewhere(asked).await?
+            {
+                return Err(no_lag_for(&names));
+            }
             let look = self.look(waited_for.as_ref(), asked).await?;
-            match (waited_for, self.top) {
-                (Some(_), _) => self.horizon.observe(&look),
-                (None, Some(top)) => self.horizon.propose(top, &look, Instant::now()),
+            match (waited_for, self.progress.top()) {
+                (Some(_), _) => self.progress.horizon.observe(&look),
+                (None, Some(top)) => self.progress.horizon.propose(top, &look, Instant::now()),
                 (None, None) => {}
             }
         }
         self.say_who_is_waited_for();
-        Ok(self.horizon.bound().min(lagging))
+        Ok(self.progress.horizon.bound().min(lagging))
     }
 
     async fn look(
@@ -403,7 +438,7 @@ impl PostgresSession {
     }
 
     fn say_who_is_waited_for(&mut self) {
-        let Some((holders, since)) = self.horizon.waits_for() else { return };
+        let Some((holders, since)) = self.progress.horizon.waits_for() else { return };
         let since = since.max(self.said_at.unwrap_or(since));
         if since.elapsed() >= PATIENCE {
             self.said_at = Some(Instant::now());
@@ -415,6 +450,14 @@ impl PostgresSession {
             );
         }
     }
+}
+
+fn no_lag_for(names: &str) -> SourceError {
+    refused(&format!(
+        "writers of {names} cannot be seen here, and rows that appear late would be lost; read the tables that are \
+         written to, or set tip_lag to more than the longest transaction that writes and, of a materialized view, the \
+         time from one refresh to the next"
+    ))
 }
 
 impl Sequence {

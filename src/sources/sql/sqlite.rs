@@ -1,7 +1,8 @@
 //! SQLite. The file is opened for reading alone; each value is written as JSON by its own type, whatever its column is
 //! declared as.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,13 +15,17 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::failure::Asked;
-use super::horizon::TipLag;
+use super::horizon::Progress;
 use super::inspection::{IdFacts, Inspection, TableKind, judge, missing_column, refused};
 use super::row::{PageBuilder, RowWriter, no_id};
 use super::{Dialect, LOCK_TIMEOUT_SECONDS, Query, Relation, SqlOptions, TableName, Window};
-use crate::source::{Page, SourceError};
+use crate::event::excerpt::excerpt;
+use crate::source::{FailureClass, Page, SourceError};
 
 const DIALECT: Dialect = Dialect::Sqlite;
+
+/// Longest list of tables that is shown, in characters.
+const TABLES_LENGTH_MAX: usize = 300;
 
 /// Steps of the virtual machine between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 10_000;
@@ -34,12 +39,21 @@ from pragma_index_list(?1, ?2) as l
 where l."unique" = 1 and l.partial = 0
     and (select group_concat(i.name) from pragma_index_info(l.name, ?2) as i) = ?3"#;
 
+/// Device and inode: the file itself, whatever its name.
+type FileId = (u64, u64);
+
+/// Which file has this name now. `None`: none that can be seen.
+async fn file_at(path: &Path) -> Option<FileId> {
+    tokio::fs::metadata(path).await.ok().map(|file| (file.dev(), file.ino()))
+}
+
 /// A connection.
 pub(super) struct SqliteSession {
     connection: SqliteConnection,
+    path: PathBuf,
+    file: Option<FileId>,
     pub(super) inspection: Inspection,
-    tip_lag: TipLag,
-    top: Option<i64>,
+    progress: Progress,
     /// When a statement is interrupted; read by the progress handler.
     deadline: Arc<Mutex<Instant>>,
     /// The columns that are declared as JSON.
@@ -61,6 +75,8 @@ impl SqliteSession {
             .pragma("query_only", "on")
             .busy_timeout(Duration::from_secs(LOCK_TIMEOUT_SECONDS))
             .disable_statement_logging();
+        // Before it is opened: one that is put in its place meanwhile is noticed when the next request begins.
+        let file = file_at(path).await;
         let mut connection = connecting.connect().await.map_err(failed)?;
         let deadline = Arc::new(Mutex::new(Instant::now() + options.timeout));
         let watched = Arc::clone(&deadline);
@@ -74,9 +90,10 @@ impl SqliteSession {
         let (top_sql, page_sql) = options.statements();
         let mut session = Self {
             connection,
+            path: path.to_owned(),
+            file,
             inspection: Inspection::default(),
-            tip_lag: TipLag::new(options.tip_lag),
-            top: None,
+            progress: Progress::new(options.tip_lag),
             deadline,
             json: Vec::new(),
             top_sql,
@@ -92,6 +109,8 @@ impl SqliteSession {
         Ok(session)
     }
 
+    /// Fails where another file has been put in the place of the one that is open.
+    ///
     /// Begins a transaction and reads the schema in it. The driver asks for the columns of a statement when it is
     /// prepared, and panics where the file has changed since: now it cannot until the transaction ends.
     pub(super) async fn begin(
@@ -101,6 +120,12 @@ impl SqliteSession {
     ) -> Result<(), SourceError> {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) =
             Instant::now() + options.timeout;
+        if file_at(&self.path).await != self.file {
+            return Err(SourceError::new(
+                FailureClass::NotSent,
+                "the file was replaced by another",
+            ));
+        }
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
         self.connection.execute(sqlx::raw_sql("begin")).await.map_err(failed)?;
         let read = "select count(*) from sqlite_schema";
@@ -121,26 +146,18 @@ impl SqliteSession {
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
         let id = options.id.as_str();
         let schema = table.schema.as_ref().map_or("main", super::Identifier::as_str);
+        let (name, kind, sql) = self.find_table(table, schema, asked).await?;
         let columns: Vec<(String, String, i64, i64)> = sqlx::query_as(COLUMNS)
-            .bind(table.name.as_str())
+            .bind(&name)
             .bind(schema)
             .fetch_all(&mut self.connection)
             .await
             .map_err(failed)?;
-        if columns.is_empty() {
-            return Err(refused(&format!("there is no table or view {table} in the file")));
-        }
         let names: Vec<String> = columns.iter().map(|column| column.0.clone()).collect();
         let column = columns.iter().find(|column| column.0.eq_ignore_ascii_case(id));
         let (id, declared, not_null, place) = column.ok_or_else(|| missing_column(id, &names))?;
-        let catalogue = format!("select type, sql from \"{schema}\".sqlite_schema where name = ?1");
-        let (kind, sql): (String, Option<String>) = sqlx::query_as(AssertSqlSafe(catalogue))
-            .bind(table.name.as_str())
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(failed)?;
         let unique_count: i64 = sqlx::query_scalar(UNIQUE)
-            .bind(table.name.as_str())
+            .bind(&name)
             .bind(schema)
             .bind(id)
             .fetch_one(&mut self.connection)
@@ -148,7 +165,7 @@ impl SqliteSession {
             .map_err(failed)?;
         let mut key: Vec<_> = columns.iter().filter(|column| column.3 > 0).collect();
         key.sort_by_key(|column| column.3);
-        let sql = sql.unwrap_or_default().to_ascii_lowercase();
+        let sql = sql.to_ascii_lowercase();
         // The one column that is the row's own number, under another name.
         let is_rowid = *place == 1
             && key.len() == 1
@@ -184,6 +201,45 @@ impl SqliteSession {
         Ok(())
     }
 
+    /// The name of a table or view as the file has it, which of the two it is, and its definition. SQLite takes no
+    /// notice of the case of names.
+    async fn find_table(
+        &mut self,
+        table: &TableName,
+        schema: &str,
+        asked: &Asked,
+    ) -> Result<(String, String, String), SourceError> {
+        let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
+        let schemas: Vec<String> = sqlx::query_scalar("select name from pragma_database_list")
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        let Some(schema) = schemas.iter().find(|known| known.eq_ignore_ascii_case(schema)) else {
+            let help = "of a file, write the table alone";
+            return Err(refused(&format!("there is no table or view {table} in the file; {help}")));
+        };
+        let catalogue = format!(
+            "select name, type, coalesce(sql, '') from \"{schema}\".sqlite_schema where type in ('table', 'view')"
+        );
+        let mut tables: Vec<(String, String, String)> = sqlx::query_as(AssertSqlSafe(catalogue))
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        let is_it =
+            |found: &(String, String, String)| found.0.eq_ignore_ascii_case(table.name.as_str());
+        if let Some(place) = tables.iter().position(is_it) {
+            return Ok(tables.swap_remove(place));
+        }
+        let mut names: Vec<_> = tables.iter().map(|found| found.0.as_str()).collect();
+        names.retain(|name| !name.starts_with("sqlite_"));
+        let help = if names.is_empty() {
+            "the file has none; check the path in `url`".to_owned()
+        } else {
+            excerpt(&format!("it has {}", names.join(", ")), TABLES_LENGTH_MAX)
+        };
+        Err(refused(&format!("there is no table or view {table} in the file; {help}")))
+    }
+
     /// The columns of a query have no types; each id is looked at when it comes.
     async fn inspect_query(
         &mut self,
@@ -209,12 +265,12 @@ impl SqliteSession {
         options: &SqlOptions,
         window: Window,
         asked: &Asked,
-    ) -> Result<(Page, bool), SourceError> {
+    ) -> Result<Page, SourceError> {
         let failed = |error: sqlx::Error| asked.failed(DIALECT, &error);
         self.see_tip(options, window).await.map_err(failed)?;
-        let bound = self.tip_lag.bound(Instant::now());
+        let bound = self.progress.tip_lag.bound(Instant::now());
         let Some(bound) = bound.filter(|bound| *bound > window.after_id) else {
-            return Ok((Page::default(), true));
+            return Ok(Page::default());
         };
         asked.set();
         // Prepared each time, as the columns may be others now; see `begin`.
@@ -230,37 +286,36 @@ impl SqliteSession {
         let payload = options.payload_column();
         let mut rows = query.fetch(&mut self.connection);
         let mut page = PageBuilder::new(&options.mapping, options.max_page_bytes);
-        let mut is_whole = true;
         while let Some(row) = rows.next().await {
             let row = row.map_err(failed)?;
             let id = id_of(&row, options.id.as_str())?;
             if id > bound {
                 break;
             }
-            is_whole = page.push(id, json_of(&row, &self.json, payload));
-            if !is_whole {
+            if !page.push(id, json_of(&row, &self.json, payload)) {
                 break;
             }
         }
+        // Ends the statement, also where rows are left.
         drop(rows);
-        page.finish(window.after_id, window.limit).map(|page| (page, is_whole))
+        page.finish(window.after_id, window.limit)
     }
 
     async fn see_tip(&mut self, options: &SqlOptions, window: Window) -> Result<(), sqlx::Error> {
-        if self.tip_lag.is_off() {
+        if self.progress.tip_lag.is_off() {
             return Ok(());
         }
+        let mut after_id = i64::MIN;
         let mut query = sqlx::query_scalar(AssertSqlSafe(self.top_sql.clone()));
         if let Relation::Query(text) = &options.relation {
-            let after_id = self.top.unwrap_or(i64::MIN).max(window.after_id);
+            after_id = self.progress.asks_after(window.after_id);
             query = text.binds().iter().fold(query, |query, bind| match bind {
                 super::statement::Bind::AfterId => query.bind(after_id),
                 super::statement::Bind::Limit => query.bind(window.look_ahead()),
             });
         }
         let top: Option<i64> = query.fetch_one(&mut self.connection).await?;
-        self.top = self.top.max(top);
-        top.inspect(|top| self.tip_lag.see(*top, Instant::now()));
+        self.progress.see(top, after_id, Instant::now());
         Ok(())
     }
 }

@@ -115,3 +115,19 @@ async fn ids_beyond_bigint_are_said_when_all_others_are_read() {
     let error = source.fetch_events(i64::MAX, 10).await.unwrap_err();
     assert!(error.reason.contains("18446744073709551615"), "{error}");
 }
+
+#[tokio::test]
+async fn sqlite_takes_no_notice_of_the_case_of_a_table() {
+    let database = Sql::sqlite().await;
+    let said = &["there is no table or view events in the file", "the file has none"];
+    assert_refused(&database, "events", "id", said).await;
+    database.run("create table Events (Id integer primary key autoincrement, Body text)").await;
+    database.run("insert into Events (Body) values ('a')").await;
+    database.run("create view Newest as select * from Events").await;
+    for table in ["events", "EVENTS", "MAIN.events", "newest"] {
+        assert_eq!(ids(&SqlSource::new(database.table(table)), 0, 10).await, [1], "{table}");
+    }
+    assert!(inspect(&database, "events").await.warnings.is_empty(), "autoincrement was found");
+    assert_refused(&database, "event", "id", &["in the file; it has Events"]).await;
+    assert_refused(&database, "other.events", "id", &["write the table alone"]).await;
+}

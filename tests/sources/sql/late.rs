@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventloader::source::EventSource;
+use eventloader::source::{EventSource, FailureClass};
 use eventloader::sources::sql::SqlSource;
 use rand::Rng;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tokio::task::JoinSet;
 
-use super::{PostgresDb, Sql, ids};
+use super::{PostgresDb, Sql, ids, refusal};
 use crate::support::database::Database;
 use crate::support::loading::{Given, Loading};
 use crate::support::wait_for;
@@ -77,6 +77,61 @@ async fn a_query_and_a_view_wait_as_a_table_does() {
         assert_eq!(ids(source, 0, 10).await, [1, 2]);
     }
     elsewhere.end("commit").await;
+}
+
+#[tokio::test]
+async fn what_is_filled_from_elsewhere_is_refused_without_a_lag() {
+    let database = Sql::postgres().await;
+    database.run(TABLE).await;
+    let late = Writer::begin(&database, INSERT).await;
+    database.run(INSERT).await;
+    database.run("create materialized view m as select * from t").await;
+    database.run("create view v as select * from m").await;
+    let query = "select * from v where id > {after_id} order by id limit {limit}";
+    let sources = [database.table("m"), database.table("v"), database.query(query)];
+    for options in &sources {
+        let error = refusal(options.clone()).await;
+        assert_eq!(error.class, FailureClass::Rejected, "{error}");
+        assert!(error.reason.contains("m (materialized view)"), "{error}");
+        assert!(error.reason.contains("set tip_lag"), "{error}");
+    }
+    late.end("commit").await;
+    database.run("refresh materialized view m").await;
+    database.run("create view changing as select * from t where id = 1").await;
+    let changed = SqlSource::new(database.table("changing"));
+    assert_eq!(ids(&changed, 0, 10).await, [1]);
+    database.run("create or replace view changing as select * from m").await;
+    let error = changed.fetch_events(1, 10).await.unwrap_err();
+    assert!(error.reason.contains("m (materialized view)"), "{error}");
+    for mut options in sources {
+        options.tip_lag = Duration::from_millis(1);
+        let source = SqlSource::new(options);
+        let warnings = source.inspect().await.unwrap().warnings;
+        assert!(warnings.iter().any(|w| w.contains("only tip_lag counts")), "{warnings:?}");
+        assert_eq!(ids(&source, 0, 10).await, [0; 0]);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(ids(&source, 0, 10).await, [1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_partition_is_refused() {
+    let database = Sql::postgres().await;
+    database.run("create sequence numbers").await;
+    let columns = "id bigint not null default nextval('numbers'), day int not null";
+    database.run(&format!("create table p ({columns}) partition by list (day)")).await;
+    database.run("create table p1 partition of p for values in (1)").await;
+    database.run("create unique index on p1 (id)").await;
+    database.run("insert into p (day) values (1)").await;
+    assert_eq!(ids(&SqlSource::new(database.table("p")), 0, 10).await, [1]);
+    database.run("create foreign data wrapper w").await;
+    database.run("create server s foreign data wrapper w").await;
+    database.run("create foreign table p2 partition of p for values in (2) server s").await;
+    let error = refusal(database.table("p")).await;
+    assert_eq!(error.class, FailureClass::Rejected, "{error}");
+    assert!(error.reason.contains("p2 (foreign table)"), "{error}");
+    let leaf = SqlSource::new(database.table("p1"));
+    assert_eq!(ids(&leaf, 0, 10).await, [1], "its writers are all here");
 }
 
 #[tokio::test]
@@ -298,6 +353,73 @@ async fn a_backlog_is_not_slowed_by_the_lag() {
             for page in 0..6 {
                 assert_eq!(ids(&source, page * 500, 500).await.len(), 500);
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_that_are_cut_do_not_wait_for_the_lag_again() {
+    for database in Sql::all().await {
+        database.run("create table t (id bigint not null primary key, body varchar(99))").await;
+        let rows: Vec<String> = (1..=8).map(|id| format!("({id}, '{}')", "x".repeat(60))).collect();
+        database.run(&format!("insert into t values {}", rows.join(","))).await;
+        let query = "select * from t where id > {after_id} order by id limit {limit}";
+        for mut options in [database.table("t"), database.query(query)] {
+            options.tip_lag = Duration::from_secs(3);
+            options.max_page_bytes = 200;
+            let source = SqlSource::new(options);
+            assert_eq!(ids(&source, 0, 100).await, [0; 0], "nothing is known of the tip yet");
+            tokio::time::sleep(Duration::from_millis(3010)).await;
+            for after_id in [0, 2, 4, 6] {
+                assert_eq!(ids(&source, after_id, 100).await, [after_id + 1, after_id + 2]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_filled_anew_is_proven_anew() {
+    let database = Sql::postgres().await;
+    database.run(TABLE).await;
+    database.run("insert into t (body) select 'x' from generate_series(1, 5)").await;
+    let query = "select * from t where id > {after_id} order by id limit {limit}";
+    let sources = [SqlSource::new(database.table("t")), SqlSource::new(database.query(query))];
+    for source in &sources {
+        assert_eq!(ids(source, 0, 10).await, [1, 2, 3, 4, 5]);
+    }
+    database.run("truncate t restart identity").await;
+    let late = Writer::begin(&database, INSERT).await;
+    database.run(INSERT).await;
+    for source in &sources {
+        assert_eq!(ids(source, 0, 10).await, [0; 0], "1 is not committed");
+    }
+    late.end("commit").await;
+    for source in &sources {
+        // A query says that its highest id is gone, and the next time which one it is now.
+        ids(source, 0, 10).await;
+        assert_eq!(ids(source, 0, 10).await, [1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_filled_anew_waits_for_the_lag_again() {
+    for database in Sql::all().await {
+        database.run("create table t (id bigint not null primary key)").await;
+        let query = "select * from t where id > {after_id} order by id limit {limit}";
+        for mut options in [database.table("t"), database.query(query)] {
+            options.tip_lag = Duration::from_millis(500);
+            let source = SqlSource::new(options);
+            database.run("insert into t values (1), (2), (3)").await;
+            assert_eq!(ids(&source, 0, 10).await, [0; 0]);
+            tokio::time::sleep(Duration::from_millis(510)).await;
+            assert_eq!(ids(&source, 0, 10).await, [1, 2, 3]);
+            database.run("delete from t").await;
+            database.run("insert into t values (2)").await;
+            assert_eq!(ids(&source, 0, 10).await, [0; 0], "1 may be committed late");
+            assert_eq!(ids(&source, 0, 10).await, [0; 0]);
+            tokio::time::sleep(Duration::from_millis(510)).await;
+            assert_eq!(ids(&source, 0, 10).await, [2]);
+            database.run("delete from t").await;
         }
     }
 }

@@ -150,3 +150,22 @@ async fn a_call_that_is_dropped_leaves_no_half_read_connection() {
     assert!(dropped.is_err());
     assert_eq!(ids(&source, 1, 10).await, [2]);
 }
+
+#[tokio::test]
+async fn a_sqlite_file_that_is_replaced_is_opened_anew() {
+    let (old, new) = (Sql::sqlite().await, Sql::sqlite().await);
+    for database in [&old, &new] {
+        database.run(TABLE).await;
+        database.run("insert into t values (1, 'a')").await;
+    }
+    new.run("insert into t values (2, 'b')").await;
+    let source = SqlSource::new(old.table("t"));
+    assert_eq!(ids(&source, 0, 10).await, [1]);
+    let (Sql::Sqlite(old), Sql::Sqlite(new)) = (&old, &new) else { unreachable!() };
+    std::fs::rename(new.path(), old.path()).unwrap();
+    assert_eq!(ids(&source, 1, 10).await, [2]);
+    std::fs::remove_file(old.path()).unwrap();
+    let error = source.fetch_events(2, 10).await.unwrap_err();
+    assert_eq!(error.class, FailureClass::Refused, "{error}");
+    assert!(error.reason.contains("the file has to exist"), "{error}");
+}
