@@ -34,6 +34,7 @@ impl Script {
             source_name: "script".to_owned(),
             mode: Mode::Lines,
             command: words.map(str::to_owned).to_vec(),
+            secrets: Vec::new(),
             directory: directory.path().to_owned(),
             inherited: vec![("PATH".to_owned(), path)],
             environment: Vec::new(),
@@ -251,6 +252,22 @@ async fn much_on_standard_error_does_not_block_and_no_secret_is_repeated() {
 }
 
 #[tokio::test]
+async fn every_line_of_a_secret_is_masked_and_a_part_of_another_does_not_uncover_it() {
+    let mut script = Script::new(
+        "printf '%s\\n' \"$KEY\" >&2; echo \"$3 is not known\" >&2; echo abc >&2; exit 64",
+    );
+    let secret = SecretString::from;
+    script.options.command.push("--token=hunter2-and-more".to_owned());
+    script.options.secrets = vec![secret("hunter2"), secret("hunter2-and-more"), secret("abc")];
+    script.options.environment = vec![("KEY".to_owned(), secret("BEGIN KEY\r\n  MIIE1234\nend"))];
+    let error = script.error().await;
+    assert!(error.reason.ends_with("it said: end | --token=*** is not known | abc"), "{error}");
+    script.options.environment = vec![("KEY".to_owned(), secret("BEGIN KEY\r\n  MIIE1234"))];
+    let error = script.error().await;
+    assert!(error.reason.ends_with("it said: *** | --token=*** is not known | abc"), "{error}");
+}
+
+#[tokio::test]
 async fn what_came_before_a_failure_is_not_stored() {
     let database = Database::migrated().await;
     let script = Script::new("echo '{\"id\":1}'; [ -e mended ] || exit 3");
@@ -275,13 +292,13 @@ async fn a_configured_program_is_loaded() {
     let database = Database::migrated().await;
     let program = Program::new(
         &database,
-        "[sources.numbers]\ntype = \"command\"\ncommand = [\"sh\", \"fetch.sh\", \"{after_id}\"]\n\
-         directory = \"jobs\"\nevent_type = \"/kind\"\nenvironment = { TOKEN = \"hunter2-${USER}\" }\n",
+        "[sources.numbers]\ntype = \"command\"\ncommand = [\"sh\", \"fetch.sh\", \"{after_id}\", \
+         \"--from=${DATABASE_URL}\"]\ndirectory = \"jobs\"\nevent_type = \"/kind\"\nenvironment = { TOKEN = \"hunter2-${USER}\" }\n",
     );
     std::fs::create_dir(program.path("jobs")).unwrap();
     std::fs::write(
         program.path("jobs/fetch.sh"),
-        "echo \"after $1 as $TOKEN\" >&2; [ $1 -ge 3 ] && exit 0\n\
+        "echo \"after $1 as $TOKEN $2\" >&2; [ $1 -ge 3 ] && exit 0\n\
          printf '{\"id\":%s,\"kind\":\"number\",\"url\":\"%s\",\"token\":\"%s\"}\\n' $(($1 + 1)) \"$DATABASE_URL\" \"$TOKEN\"",
     )
     .unwrap();
@@ -300,6 +317,6 @@ async fn a_configured_program_is_loaded() {
     assert_eq!(stored.len(), 3);
     let log = program.read("log");
     let said = log.lines().find(|line| line.contains("the program says")).unwrap();
-    assert!(said.contains("numbers") && said.contains("after 0 as ***"), "{said}");
+    assert!(said.contains("numbers") && said.contains("after 0 as *** --from=***"), "{said}");
     assert!(!log.contains("hunter2"), "{log}");
 }
