@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventloader::event::Item;
 use eventloader::mapping::Mapping;
 use eventloader::source::{EventSource, FailureClass, Page, SourceError};
 use eventloader::sources::command::{CommandOptions, CommandSource, Mode};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::SecretString;
 use tempfile::TempDir;
 
@@ -184,6 +184,34 @@ async fn what_a_program_leaves_behind_is_killed_and_does_not_delay_its_page() {
     let script = Script::new("sleep 1000 & echo $! > pids; echo '{\"id\":1}'");
     assert_eq!(payloads(&script.page().await), [r#"{"id":1}"#]);
     assert_dies(script.processes(1).await[0]).await;
+}
+
+#[tokio::test]
+async fn who_left_the_process_group_does_not_hold_up_a_page() {
+    for (outliver, ending) in [
+        ("exec sleep 60", "exit 0"),
+        // Prints all the time, but nothing that belongs to a line.
+        ("until [ -e printed ]; do :; done; while printf ' '; do :; done", "exit 0"),
+        ("exec sleep 60", "exit 69"),
+    ] {
+        // More than a pipe holds. The program does not end before the other has left its group.
+        let mut script = Script::new(&format!(
+            "setsid sh -c \"echo \\$\\$ > pids; {outliver}\" 2>/dev/null & while [ ! -s pids ]; do :; done\n\
+             printf '{{\"id\":1,\"text\":\"%0100000d\"}}\\n' 0; touch printed; {ending}"
+        ));
+        script.options.max_page_bytes = 32 << 20;
+        let asked_at = Instant::now();
+        let outcome = script.source().fetch_events(0, 10).await;
+        let took = asked_at.elapsed();
+        let process = Pid::from_raw(script.processes(1).await[0]).unwrap();
+        // Who prints has lost its pipe by now.
+        kill_process(process, Signal::KILL).ok();
+        assert!(took < script.options.timeout, "{outliver}: {took:?}");
+        match outcome {
+            Ok(page) => assert_eq!((ending, payloads(&page)[0].len()), ("exit 0", 100_018)),
+            Err(error) => assert_eq!(error.class, FailureClass::NotSent, "{ending}: {error}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -74,6 +74,15 @@ impl Log {
         line
     }
 
+    /// Says that the output of a program was taken as complete though it is not closed.
+    fn say_output_is_held(&self) {
+        tracing::warn!(
+            source_name = self.source_name,
+            "the program has ended, but something that it started and that left its process group (setsid) still holds its \
+             output open: it goes on running, and what it prints from now on is not read"
+        );
+    }
+
     /// Says once a request how many lines did not go to the log.
     pub(super) fn say_what_was_left_out(&self) {
         let line_count = self.left_out.swap(0, Ordering::Relaxed);
@@ -103,6 +112,11 @@ impl Stderr {
     pub(super) fn new(pipe: ChildStderr, log: Arc<Log>) -> Self {
         let (partial, last) = (BytesMut::new(), VecDeque::new());
         Self { pipe, log, partial, is_cut: false, last, has_ended: false }
+    }
+
+    /// See [`Log::say_output_is_held`].
+    pub(super) fn say_output_is_held(&self) {
+        self.log.say_output_is_held();
     }
 
     /// Waits for more, and logs it. Safe to cancel.
