@@ -325,6 +325,7 @@ pub(crate) fn load_source(
                 source_name: source_name.clone(),
                 mode: command.mode,
                 command: command.command.clone(),
+                secrets: command.secrets.clone(),
                 directory: command.directory.clone(),
                 inherited: command.inherited.clone(),
                 environment: command.environment.clone(),

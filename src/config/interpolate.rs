@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::environment::{Environment, Variable};
 use super::error::Problem;
-use super::suggest;
+use super::{masking, suggest};
 
 /// A string value with its references filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) struct Filled {
     pub(super) text: String,
     /// The variables it refers to, in order.
     pub(super) variables: Vec<String>,
+    /// What was filled in and may be secret, see [`masking::is_secret_filling`].
+    pub(super) secrets: Vec<String>,
 }
 
 /// One `${…}`: its bytes in the text, the name and the default.
@@ -26,24 +28,29 @@ struct Reference<'t> {
 
 /// Fills every reference. An empty variable with a default takes the default, as in a shell.
 pub(super) fn fill(text: &str, environment: &Environment) -> Result<Filled, Problem> {
-    let mut filled = Filled { text: String::with_capacity(text.len()), variables: Vec::new() };
+    let mut filled = Filled { text: String::new(), variables: Vec::new(), secrets: Vec::new() };
     let mut missing = Vec::new();
     let mut at = 0;
     while let Some(reference) = next_reference(text, at)? {
         filled.text.push_str(&text[at..reference.range.start]);
         at = reference.range.end;
         let name = reference.name;
-        match (environment.text(name), reference.default) {
-            (Variable::Text("") | Variable::Missing, Some(default)) => {
-                filled.text.push_str(default);
+        let value = match (environment.text(name), reference.default) {
+            (Variable::Text("") | Variable::Missing, Some(default)) => default,
+            (Variable::Text(value), _) => value,
+            (Variable::Missing, None) => {
+                missing.push(name);
+                continue;
             }
-            (Variable::Text(value), _) => filled.text.push_str(value),
-            (Variable::Missing, None) => missing.push(name),
             (Variable::NotUnicode, _) => {
                 return Err(Problem::new(format!("the variable {name} is not valid UTF-8"))
                     .pointing_at(&text[reference.range])
                     .help(format!("give {name} a value in UTF-8")));
             }
+        };
+        filled.text.push_str(value);
+        if masking::is_secret_filling(name, value) {
+            filled.secrets.push(value.to_owned());
         }
         filled.variables.push(name.to_owned());
     }

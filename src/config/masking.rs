@@ -38,6 +38,12 @@ pub(super) fn is_secret_variable(name: &str) -> bool {
     name.ends_with("url") || SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
+/// Whether what a reference to a variable is filled with may be secret. A name can hide that it is (`PAT`, `DSN`), so every
+/// longer value is; a short one (`eu`, `json`) would take common words out of whatever it is masked in.
+pub(super) fn is_secret_filling(name: &str, value: &str) -> bool {
+    is_secret_variable(name) || value.len() >= 8
+}
+
 /// Collects the byte ranges of all values that must not be shown.
 pub(super) fn masks(root: &DeTable<'_>, text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();

@@ -86,6 +86,8 @@ pub struct CommandOptions {
     pub mode: Mode,
     /// The program and its arguments, with places for what is asked. Never empty. May hold secrets.
     pub command: Vec<String>,
+    /// Parts of the arguments that are not shown where the program repeats them.
+    pub secrets: Vec<SecretString>,
     /// Where it runs.
     pub directory: PathBuf,
     /// Variables of ours that it may know: `PATH` and the like.
@@ -111,8 +113,9 @@ pub struct CommandSource {
 impl CommandSource {
     /// A source that runs this program. It is not started before the first request.
     pub fn new(options: CommandOptions) -> Self {
-        let secrets = options.environment.iter().map(|(_, value)| value.clone()).collect();
-        let log = Arc::new(Log::new(options.source_name.clone(), secrets));
+        let values = options.environment.iter().map(|(_, value)| value);
+        let log = Log::new(options.source_name.clone(), values.chain(&options.secrets));
+        let log = Arc::new(log);
         Self { options, log, session: Mutex::new(None) }
     }
 

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventloader::event::Item;
 use eventloader::mapping::Mapping;
 use eventloader::source::{EventSource, FailureClass, Page, SourceError};
 use eventloader::sources::command::{CommandOptions, CommandSource, Mode};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::SecretString;
 use tempfile::TempDir;
 
@@ -34,6 +34,7 @@ impl Script {
             source_name: "script".to_owned(),
             mode: Mode::Lines,
             command: words.map(str::to_owned).to_vec(),
+            secrets: Vec::new(),
             directory: directory.path().to_owned(),
             inherited: vec![("PATH".to_owned(), path)],
             environment: Vec::new(),
@@ -186,6 +187,34 @@ async fn what_a_program_leaves_behind_is_killed_and_does_not_delay_its_page() {
 }
 
 #[tokio::test]
+async fn who_left_the_process_group_does_not_hold_up_a_page() {
+    for (outliver, ending) in [
+        ("exec sleep 60", "exit 0"),
+        // Prints all the time, but nothing that belongs to a line.
+        ("until [ -e printed ]; do :; done; while printf ' '; do :; done", "exit 0"),
+        ("exec sleep 60", "exit 69"),
+    ] {
+        // More than a pipe holds. The program does not end before the other has left its group.
+        let mut script = Script::new(&format!(
+            "setsid sh -c \"echo \\$\\$ > pids; {outliver}\" 2>/dev/null & while [ ! -s pids ]; do :; done\n\
+             printf '{{\"id\":1,\"text\":\"%0100000d\"}}\\n' 0; touch printed; {ending}"
+        ));
+        script.options.max_page_bytes = 32 << 20;
+        let asked_at = Instant::now();
+        let outcome = script.source().fetch_events(0, 10).await;
+        let took = asked_at.elapsed();
+        let process = Pid::from_raw(script.processes(1).await[0]).unwrap();
+        // Who prints has lost its pipe by now.
+        kill_process(process, Signal::KILL).ok();
+        assert!(took < script.options.timeout, "{outliver}: {took:?}");
+        match outcome {
+            Ok(page) => assert_eq!((ending, payloads(&page)[0].len()), ("exit 0", 100_018)),
+            Err(error) => assert_eq!(error.class, FailureClass::NotSent, "{ending}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_exit_code_decides_what_a_failure_means() {
     for (ending, class) in [
         ("exit 1", FailureClass::Unknown),
@@ -251,6 +280,22 @@ async fn much_on_standard_error_does_not_block_and_no_secret_is_repeated() {
 }
 
 #[tokio::test]
+async fn every_line_of_a_secret_is_masked_and_a_part_of_another_does_not_uncover_it() {
+    let mut script = Script::new(
+        "printf '%s\\n' \"$KEY\" >&2; echo \"$3 is not known\" >&2; echo abc >&2; exit 64",
+    );
+    let secret = SecretString::from;
+    script.options.command.push("--token=hunter2-and-more".to_owned());
+    script.options.secrets = vec![secret("hunter2"), secret("hunter2-and-more"), secret("abc")];
+    script.options.environment = vec![("KEY".to_owned(), secret("BEGIN KEY\r\n  MIIE1234\nend"))];
+    let error = script.error().await;
+    assert!(error.reason.ends_with("it said: end | --token=*** is not known | abc"), "{error}");
+    script.options.environment = vec![("KEY".to_owned(), secret("BEGIN KEY\r\n  MIIE1234"))];
+    let error = script.error().await;
+    assert!(error.reason.ends_with("it said: *** | --token=*** is not known | abc"), "{error}");
+}
+
+#[tokio::test]
 async fn what_came_before_a_failure_is_not_stored() {
     let database = Database::migrated().await;
     let script = Script::new("echo '{\"id\":1}'; [ -e mended ] || exit 3");
@@ -275,13 +320,13 @@ async fn a_configured_program_is_loaded() {
     let database = Database::migrated().await;
     let program = Program::new(
         &database,
-        "[sources.numbers]\ntype = \"command\"\ncommand = [\"sh\", \"fetch.sh\", \"{after_id}\"]\n\
-         directory = \"jobs\"\nevent_type = \"/kind\"\nenvironment = { TOKEN = \"hunter2-${USER}\" }\n",
+        "[sources.numbers]\ntype = \"command\"\ncommand = [\"sh\", \"fetch.sh\", \"{after_id}\", \
+         \"--from=${DATABASE_URL}\"]\ndirectory = \"jobs\"\nevent_type = \"/kind\"\nenvironment = { TOKEN = \"hunter2-${USER}\" }\n",
     );
     std::fs::create_dir(program.path("jobs")).unwrap();
     std::fs::write(
         program.path("jobs/fetch.sh"),
-        "echo \"after $1 as $TOKEN\" >&2; [ $1 -ge 3 ] && exit 0\n\
+        "echo \"after $1 as $TOKEN $2\" >&2; [ $1 -ge 3 ] && exit 0\n\
          printf '{\"id\":%s,\"kind\":\"number\",\"url\":\"%s\",\"token\":\"%s\"}\\n' $(($1 + 1)) \"$DATABASE_URL\" \"$TOKEN\"",
     )
     .unwrap();
@@ -300,6 +345,6 @@ async fn a_configured_program_is_loaded() {
     assert_eq!(stored.len(), 3);
     let log = program.read("log");
     let said = log.lines().find(|line| line.contains("the program says")).unwrap();
-    assert!(said.contains("numbers") && said.contains("after 0 as ***"), "{said}");
+    assert!(said.contains("numbers") && said.contains("after 0 as *** --from=***"), "{said}");
     assert!(!log.contains("hunter2"), "{log}");
 }

@@ -13,6 +13,7 @@ use toml::de::DeValue;
 use super::file::path;
 use super::item::{read_mapping, read_max_page_bytes};
 use crate::config::error::Problem;
+use crate::config::interpolate;
 use crate::config::reader::TableReader;
 use crate::config::setting::{Raw, Setting};
 use crate::config::shape::Shape;
@@ -36,6 +37,8 @@ pub struct CommandConfig {
     /// `command`: the program and its arguments, run without a shell. Required. `{after_id}` and `{limit}` are filled in
     /// (also given as `EVENTLOADER_AFTER_ID` and `EVENTLOADER_LIMIT`); in singer mode `{state}`, the path of a file.
     pub command: Vec<String>,
+    /// What `${…}` filled into `command` and may be secret: all but short values of variables with a harmless name.
+    pub secrets: Vec<SecretString>,
     /// `directory`: where it runs. A relative one begins at the configuration file's directory, which is the default.
     pub directory: PathBuf,
     /// `PATH`, `HOME`, `LANG`, `TZ` and `TMPDIR` of this process; the program gets no other of its variables.
@@ -59,7 +62,7 @@ impl CommandConfig {
             s.one_of(&[("lines", Mode::Lines), ("singer", Mode::Singer)])
         });
         let help = format!("add command = {EXAMPLE}");
-        let command = table.require("command", &help, |s| command(s, mode));
+        let command = table.require("command", &help, |s| Ok((command(s, mode)?, secrets(s))));
         let base = table.document().path.parent().unwrap_or(Path::new(""));
         // An empty path is no directory to run in.
         let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
@@ -76,10 +79,11 @@ impl CommandConfig {
         }
         let mapping = read_mapping(table);
         let max_page_bytes = read_max_page_bytes(table, mapping.max_event_bytes);
-        let command = command?.value;
+        let (command, secrets) = command?.value;
         Some(Self {
             mode,
             command,
+            secrets,
             directory,
             inherited,
             environment,
@@ -175,6 +179,17 @@ fn read_arguments(setting: &Setting<'_>) -> Result<Vec<String>, Problem> {
             ))),
         Raw::File(_) | Raw::Probe => setting.text_expected(expected).map(|_| Vec::new()),
     }
+}
+
+/// What was filled into arguments that were read before. Outside the file nothing is.
+fn secrets(setting: &Setting<'_>) -> Vec<SecretString> {
+    let Raw::File(DeValue::Array(items)) = &setting.raw else { return Vec::new() };
+    items
+        .iter()
+        .filter_map(|item| item.get_ref().as_str())
+        .filter_map(|text| interpolate::fill(text, setting.environment).ok())
+        .flat_map(|filled| filled.secrets.into_iter().map(SecretString::from))
+        .collect()
 }
 
 /// What stands in braces and could be a place: letters and underscores only.

@@ -36,7 +36,7 @@ impl Outcome {
             Self::TimedOut(timeout) => (
                 FailureClass::Unknown,
                 format!(
-                    "the program did not answer within timeout = {} s and was killed with all it started",
+                    "the program did not answer within timeout = {} s and was killed with its process group",
                     timeout.as_secs_f64()
                 ),
             ),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::ExposeSecret;
 use tokio::io::AsyncReadExt;
@@ -25,6 +26,9 @@ const READ_LENGTH: usize = 64 << 10;
 /// it, can hold them back.
 const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
 
+/// Most bytes that are taken out of the pipe of a program that has ended: no pipe holds more without special rights.
+const PIPE_LENGTH_MAX: usize = 1 << 20;
+
 /// A program that runs. Dropping it kills the program and its children.
 pub(super) struct Run {
     // Dropped before the child, which has to be there as a zombie at least: until then nobody else has its number.
@@ -33,6 +37,8 @@ pub(super) struct Run {
     stdout: ChildStdout,
     stdout_has_ended: bool,
     status: Option<ExitStatus>,
+    /// When the output of the program, which has ended, is taken as complete, though somebody holds it open.
+    output_until: Option<Instant>,
     stderr: Stderr,
     /// What was read and not taken.
     pub(super) output: BytesMut,
@@ -90,6 +96,7 @@ impl Run {
             stdout,
             stdout_has_ended: false,
             status: None,
+            output_until: None,
             stderr: Stderr::new(stderr, log),
             output: BytesMut::new(),
         })
@@ -97,15 +104,20 @@ impl Run {
 
     /// Waits for more output, or for the end. Safe to cancel.
     pub(super) async fn read(&mut self, deadline: Instant) -> Read {
-        match tokio::time::timeout_at(deadline, self.read_on()).await {
-            Ok(Ok(None)) => Read::More,
-            Ok(Ok(Some(status))) => {
+        let outcome = match tokio::time::timeout_at(deadline, self.read_on()).await {
+            Ok(outcome) => outcome,
+            // It did end in time, only somebody else holds its output open.
+            Err(_) if self.status.is_some() => self.end_output().map(|()| self.status),
+            Err(_) => return Read::TimedOut,
+        };
+        match outcome {
+            Ok(None) => Read::More,
+            Ok(Some(status)) => {
                 // The group is dead by now, so this ends at once.
                 drop(tokio::time::timeout(LAST_WORDS_WITHIN, self.hear_out()).await);
                 Read::Ended(status)
             }
-            Ok(Err(error)) => Read::Broken(error),
-            Err(_) => Read::TimedOut,
+            Err(error) => Read::Broken(error),
         }
     }
 
@@ -115,6 +127,11 @@ impl Run {
             if let (Some(status), true) = (self.status, self.stdout_has_ended) {
                 return Ok(Some(status));
             }
+            if self.output_until.is_some_and(|until| until <= Instant::now()) {
+                self.end_output()?;
+                continue;
+            }
+            let until = self.output_until.unwrap_or_else(Instant::now);
             self.output.reserve(READ_LENGTH);
             tokio::select! {
                 biased;
@@ -129,9 +146,31 @@ impl Run {
                     self.status = Some(status?);
                     // What it left behind would hold its output open.
                     self.group.kill();
+                    self.output_until = Some(Instant::now() + LAST_WORDS_WITHIN);
                 }
+                () = tokio::time::sleep_until(until), if self.status.is_some() => {}
             }
         }
+    }
+
+    /// Takes what is in the pipe, which is all that the program, now dead, printed before its end, and no more.
+    fn end_output(&mut self) -> io::Result<()> {
+        self.stdout_has_ended = true;
+        self.stderr.say_output_is_held();
+        let mut buffer = vec![0; READ_LENGTH];
+        let mut taken_length = 0;
+        while taken_length < PIPE_LENGTH_MAX {
+            match rustix::io::read(&self.stdout, buffer.as_mut_slice()) {
+                Ok(0) | Err(Errno::AGAIN) => break,
+                Ok(length) => {
+                    self.output.extend_from_slice(&buffer[..length]);
+                    taken_length += length;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     async fn hear_out(&mut self) {

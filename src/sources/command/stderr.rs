@@ -27,20 +27,31 @@ const LAST_LENGTH_MAX: usize = 200;
 const LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
 const BURST: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
 
-/// Shorter values of variables are too common in text to be hidden.
+/// Shorter secrets, and lines of secrets, are too common in text to be hidden.
 const SECRET_LENGTH_MIN: usize = 4;
 
 /// Where the lines of one source go.
 pub(super) struct Log {
     source_name: String,
+    /// Lines that are not shown, the longest first: a shorter one may be part of it.
     secrets: Vec<SecretString>,
     rate: DefaultDirectRateLimiter,
     left_out: AtomicU64,
 }
 
 impl Log {
-    /// Values of `secrets` are not shown.
-    pub(super) fn new(source_name: String, secrets: Vec<SecretString>) -> Self {
+    /// No line of `secrets` is shown.
+    pub(super) fn new<'s>(
+        source_name: String,
+        secrets: impl IntoIterator<Item = &'s SecretString>,
+    ) -> Self {
+        let mut lines: Vec<&str> = secrets
+            .into_iter()
+            .flat_map(|secret| secret.expose_secret().lines().map(str::trim))
+            .filter(|line| line.len() >= SECRET_LENGTH_MIN)
+            .collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(line.len()));
+        let secrets = lines.into_iter().map(SecretString::from).collect();
         let rate = RateLimiter::direct(Quota::per_second(LINES_PER_SECOND).allow_burst(BURST));
         Self { source_name, secrets, rate, left_out: AtomicU64::new(0) }
     }
@@ -50,7 +61,7 @@ impl Log {
         let mut text = String::from_utf8_lossy(raw).into_owned();
         for secret in &self.secrets {
             let secret = secret.expose_secret();
-            if secret.len() >= SECRET_LENGTH_MIN && text.contains(secret) {
+            if text.contains(secret) {
                 text = text.replace(secret, "***");
             }
         }
@@ -61,6 +72,15 @@ impl Log {
             tracing::info!(source_name = self.source_name, line, "the program says");
         }
         line
+    }
+
+    /// Says that the output of a program was taken as complete though it is not closed.
+    fn say_output_is_held(&self) {
+        tracing::warn!(
+            source_name = self.source_name,
+            "the program has ended, but something that it started and that left its process group (setsid) still holds its \
+             output open: it goes on running, and what it prints from now on is not read"
+        );
     }
 
     /// Says once a request how many lines did not go to the log.
@@ -92,6 +112,11 @@ impl Stderr {
     pub(super) fn new(pipe: ChildStderr, log: Arc<Log>) -> Self {
         let (partial, last) = (BytesMut::new(), VecDeque::new());
         Self { pipe, log, partial, is_cut: false, last, has_ended: false }
+    }
+
+    /// See [`Log::say_output_is_held`].
+    pub(super) fn say_output_is_held(&self) {
+        self.log.say_output_is_held();
     }
 
     /// Waits for more, and logs it. Safe to cancel.
