@@ -8,7 +8,7 @@ CARGO ?= cargo
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: ## Install a C compiler, PostgreSQL's programs, PgBouncer and Rust, where they are missing
+setup: ## Install a C compiler, the programs of PostgreSQL and MariaDB, PgBouncer and Rust, where they are missing
 	@./scripts/setup.sh
 
 build: setup ## Build the optimised binary, target/release/eventloader
