@@ -162,7 +162,7 @@ async fn seek_id(context: &Context, pool: &PgPool, seek: &Seek, to: i64) -> Resu
     }
     let mut transaction = pool.begin().await.map_err(failed_to("begin a seek"))?;
     let cursor = source::lock_cursor(&mut transaction, name).await?.ok_or_else(|| unknown(name))?;
-    if cursor.has_state {
+    if goes_by_state(context, name, cursor.has_state) {
         return Err(Failure::new(format!(
             "{name} goes on from its own state, not from an id: moving the cursor would change nothing it sends"
         ))
@@ -191,12 +191,12 @@ async fn seek_id(context: &Context, pool: &PgPool, seek: &Seek, to: i64) -> Resu
     ))
 }
 
-/// Whether the configuration says that a source is a Singer tap: one that never ran has no state yet.
-fn is_singer(context: &Context, source_name: &str) -> bool {
+/// Whether a source goes on from a state. The configuration says so where it names the source: a Singer tap that never ran
+/// has no state yet, and what was a tap once keeps the last one.
+fn goes_by_state(context: &Context, source_name: &str, has_state: bool) -> bool {
     let mut sources = context.config.sources.iter();
-    sources.any(|source| {
-        source.name.as_str() == source_name
-            && matches!(&source.kind, SourceKind::Command(command) if command.mode == Mode::Singer)
+    sources.find(|source| source.name.as_str() == source_name).map_or(has_state, |source| {
+        matches!(&source.kind, SourceKind::Command(command) if command.mode == Mode::Singer)
     })
 }
 
@@ -216,7 +216,7 @@ async fn seek_state(
     }
     let mut transaction = pool.begin().await.map_err(failed_to("begin a seek"))?;
     let cursor = source::lock_cursor(&mut transaction, name).await?.ok_or_else(|| unknown(name))?;
-    if !cursor.has_state && !is_singer(context, name) {
+    if !goes_by_state(context, name, cursor.has_state) {
         return Err(Failure::new(format!("{name} keeps no state; it is asked by ids"))
             .with_hint(format!("`eventloader sources seek {name} --to ID`")));
     }

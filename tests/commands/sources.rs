@@ -204,3 +204,22 @@ async fn a_source_with_a_state_is_moved_by_its_state() {
         "select last_requested_id from eventloader.source_cursor where source_name = 'bills'";
     assert_eq!(database.value::<i64>(cursor).await, 20, "ids go on from where they are");
 }
+
+#[tokio::test]
+async fn what_a_source_is_now_decides_how_it_is_moved() {
+    let (database, _) = seeded().await;
+    database
+        .execute("update eventloader.source_cursor set state = '{\"value\":1}' where source_name = 'bills'")
+        .await;
+    let program = Program::new(
+        &database,
+        "[sources.bills]\ntype = \"http\"\nurl = \"http://127.0.0.1:1/\"\n",
+    );
+    let refused = program.run(&["sources", "seek", "bills", "--state", "null", "--yes"]).await;
+    assert_fails(&refused, 1, &["bills keeps no state", "sources seek bills --to ID"]);
+    let done = program.run(&["sources", "seek", "bills", "--to", "5", "--yes"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let cursor =
+        "select last_requested_id from eventloader.source_cursor where source_name = 'bills'";
+    assert_eq!(database.value::<i64>(cursor).await, 5);
+}

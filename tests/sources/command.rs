@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventloader::event::Item;
 use eventloader::mapping::Mapping;
@@ -11,6 +11,7 @@ use eventloader::sources::command::{CommandOptions, CommandSource, Mode};
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::SecretString;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::support::database::Database;
 use crate::support::loading::{Given, Loading};

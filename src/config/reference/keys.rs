@@ -125,7 +125,8 @@ pub(super) const KEYS: &[Key] = &[
            private addresses need their network in it, too."),
     shown("sources.http", "allow_insecure", Is("false"), "Whether credentials may be sent over `http://` to another machine."),
     shown("sources.http", "tip_lag", None, "How far to stay behind the newest events of an API whose ids become visible out \
-           of order. Needs `occurred_at`; left out: not at all."),
+           of order. Needs `occurred_at`; an event without a time, or dated further ahead than this, counts as old. Left \
+           out: not at all."),
     shown("sources.http", "items", Is("\"\""), "Where in the body the array of items is; `\"\"`: the body is the array.")
         .such_as("\"/events\""),
     shown("sources.http", "timeout", Is("\"30s\""), "The longest a whole request may take, until the last byte of the \

@@ -77,8 +77,8 @@ impl HttpOptions {
         match (self.tip_lag, &self.mapping.occurred_at) {
             (Some(tip_lag), Some(occurred_at)) => format!(
                 "{once}; an id that becomes visible after a greater one is not lost if that happens within {tip_lag:?} \
-                 (tip_lag) of its {occurred_at} by the source's clock; events without a time count as old; events come \
-                 {tip_lag:?} later"
+                 (tip_lag) of its {occurred_at} by the source's clock; events without a time, and those dated more \
+                 than {tip_lag:?} ahead, count as old; events come {tip_lag:?} later"
             ),
             _ => format!(
                 "{once}; that ids become visible in their order is the source's word: an event that appears below an \

@@ -8,7 +8,8 @@ use crate::event::Item;
 
 /// Cuts a page before its first event that is younger than `tip_lag`. What is cut off is asked for again later.
 ///
-/// An event without a time is taken for old: one that never gets a time would stop the source for ever.
+/// An event without a time is taken for old: one that never gets a time would stop the source for ever. So is one dated
+/// further ahead than `tip_lag`, which no difference between two clocks explains: it would stop the source until then.
 pub(super) fn cut_young(items: &mut Vec<Item>, now: DateTime<Utc>, tip_lag: Duration) {
     let tip_lag = TimeDelta::from_std(tip_lag).unwrap_or(TimeDelta::MAX);
     let Some(old_until) = now.checked_sub_signed(tip_lag) else { return };
@@ -16,7 +17,9 @@ pub(super) fn cut_young(items: &mut Vec<Item>, now: DateTime<Utc>, tip_lag: Dura
         Item::Good(event) => event.occurred_at,
         Item::Bad(bad) => bad.occurred_at,
     };
-    let is_young = |item: &Item| occurred_at(item).is_some_and(|at| at > old_until);
+    let possible_until = now.checked_add_signed(tip_lag).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    let is_young =
+        |item: &Item| occurred_at(item).is_some_and(|at| at > old_until && at <= possible_until);
     if let Some(first) = items.iter().position(is_young) {
         items.truncate(first);
     }
@@ -39,7 +42,8 @@ mod tests {
             (vec![Some(60), Some(10), Some(9), Some(60)], 2),
             (vec![Some(3)], 0),
             (vec![None, Some(60), None], 3),
-            (vec![None, Some(-3600), None], 1),
+            (vec![None, Some(-10), None], 1),
+            (vec![None, Some(-11), Some(60), Some(-3_000_000_000), Some(9)], 4),
             (vec![], 0),
         ] {
             let mut items: Vec<Item> = (1..).zip(ages.iter().copied()).map(item).collect();

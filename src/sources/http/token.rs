@@ -90,7 +90,7 @@ impl Tokens {
         let answer = self.read(response, deadline).await?;
         let life = answer.life();
         let token = Token { secret: answer.access_token, is_new: true };
-        let usable_until = asked_at + life - MARGIN_MAX.min(life / 10);
+        let usable_until = asked_at + usable_for(life);
         *kept = Some(Kept { token: token.clone(), usable_until });
         Ok(token)
     }
@@ -236,9 +236,22 @@ struct OAuthProblem {
     error_description: Option<String>,
 }
 
+/// How long a token of this life is used.
+fn usable_for(life: Duration) -> Duration {
+    life.saturating_sub(MARGIN_MAX.min(life / 10))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_not_used_shortly_before_it_runs_out() {
+        for (life, want) in [(0, 0), (1_000, 900), (300_000, 270_000), (3_600_000, 3_570_000)] {
+            let life = Duration::from_millis(life);
+            assert_eq!(usable_for(life), Duration::from_millis(want), "{life:?}");
+        }
+    }
 
     #[test]
     fn the_life_of_a_token_is_read_in_every_form() {
