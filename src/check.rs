@@ -40,11 +40,6 @@ impl Finding {
         Self { fix: Some(fix.into()), ..self }
     }
 
-    /// Whether it is of this kind. The rows are constants, whose addresses say nothing: the code decides.
-    pub fn is(&self, message: &Message) -> bool {
-        self.message.code == message.code
-    }
-
     fn with_hint(self, hint: Option<&'static str>) -> Self {
         match hint {
             Some(hint) => self.with_fix(hint),
@@ -121,7 +116,7 @@ pub fn wrong(error: &ConfigError) -> Vec<Finding> {
     let finding = |problem: &config::Finding| {
         let key = problem.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default();
         let what = format!("{}: {key}{}", problem.place, problem.problem);
-        let found = Finding::new(message::CONFIGURATION_WRONG, "configuration", what);
+        let found = Finding::new(&message::CONFIGURATION_WRONG, "configuration", what);
         match (&problem.help, &problem.expected) {
             (Some(help), _) => found.with_fix(help),
             (None, Some(expected)) => found.with_fix(format!("expected {expected}")),
@@ -162,14 +157,8 @@ pub async fn run(
     let opened = database::open(config, process, &mut report).await;
     let mut probed = probe::all(config, process, opened.as_ref(), actor).await;
     for source in &config.sources {
-        let seen = machine::source(source);
-        let is_awaited = seen.as_ref().is_some_and(|finding| finding.is(message::FILE_MISSING));
-        report.findings.extend(seen);
-        let probed = probed.remove(source.name.as_str()).unwrap_or_default();
-        // Of a file that is not there yet the probe could only say the same, as an error. `run` waits for it.
-        if !is_awaited {
-            report.findings.extend(probed);
-        }
+        report.findings.extend(machine::source(source));
+        report.findings.extend(probed.remove(source.name.as_str()).unwrap_or_default());
         report.findings.push(guarantee::finding(source));
     }
     if let Some(opened) = opened {

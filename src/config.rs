@@ -146,7 +146,8 @@ impl Config {
             recording: Recording::new(purpose),
         };
         let mut config = Self::read(TableReader::root(&reading, root.get_ref()));
-        config.fingerprints = Fingerprints::of(root.get_ref());
+        config.fingerprints =
+            Fingerprints::of(root.get_ref(), path.parent().unwrap_or(Path::new("")), environment);
         let mut findings = reading.findings.into_inner();
         findings.extend(reading.overrides.into_findings());
         let records = reading.recording.into_records();

@@ -243,6 +243,76 @@ async fn without_the_database_sources_are_not_asked_and_the_code_is_69() {
 }
 
 #[tokio::test]
+async fn without_any_database_the_configuration_is_wrong() {
+    let checked = Program::without_database("").run(&["check", "--no-embedded"]).await;
+    assert_eq!(checked.code, Some(78), "{checked:?}");
+    assert!(checked.stdout.contains("[database-not-configured]"), "{checked:?}");
+}
+
+#[tokio::test]
+async fn a_source_is_not_asked_while_instances_of_another_version_may_ask_it() {
+    let database = Database::migrated().await;
+    let server = Server::with_events(3).await;
+    database
+        .execute(
+            "delete from eventloader._sqlx_migrations
+             where version = (select max(version) from eventloader._sqlx_migrations)",
+        )
+        .await;
+    let program = Program::new(&database, &source("api", &server));
+    let checked = program.run(&["check", "--json"]).await;
+    assert_eq!(codes(&checked, "schema"), ["schema-pending"], "{checked:?}");
+    assert_eq!(codes(&checked, "source api"), ["source-not-asked", "promise"], "{checked:?}");
+    assert!(server.log().is_empty());
+}
+
+#[tokio::test]
+async fn a_pause_that_a_probe_is_asked_for_holds_for_the_instances() {
+    let database = Database::migrated().await;
+    let server =
+        Server::start(|_| Reply::Status(429, vec![("retry-after", "300".to_owned())], vec![]))
+            .await;
+    database
+        .execute("select eventloader.register_sources(array['api'], array['http'], array[0])")
+        .await;
+    let program = Program::new(&database, &source("api", &server));
+    let checked = program.run(&["check", "--json"]).await;
+    assert_eq!(codes(&checked, "source api")[0], "source-failed", "{checked:?}");
+    let pause: f64 = database
+        .value(
+            "select extract(epoch from not_before - now())::float8 from eventloader.source_rate_limit",
+        )
+        .await;
+    assert!(pause > 200.0, "{pause}");
+}
+
+#[tokio::test]
+async fn what_the_catalogue_says_against_a_promise_is_a_warning() {
+    let database = Database::migrated().await;
+    database
+        .execute(
+            "create sequence public.numbers cache 50;
+             create table public.cached (id bigint primary key default nextval('public.numbers'), n int);
+             insert into public.cached (n) values (1)",
+        )
+        .await;
+    let program = Program::new(
+        &database,
+        &format!(
+            "[sources.a]\ntype = \"sql\"\nurl = \"{}\"\ntable = \"public.cached\"\n",
+            database.url
+        ),
+    );
+    let checked = program.run(&["check", "--json"]).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert_eq!(
+        codes(&checked, "source a"),
+        ["source-ok", "source-weaker", "promise"],
+        "{checked:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_is_told_as_json_too() {
     let program = Program::without_database("[sources.api]\ntype = \"http\"\nulr = \"x\"\n");
     let checked = program.run(&["check", "--offline", "--json"]).await;

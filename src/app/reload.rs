@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::path::PathBuf;
 
 use sqlx::PgPool;
 use tokio::signal::unix::Signal;
@@ -20,6 +21,9 @@ enum ReloadError {
     /// The file.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The file is gone.
+    #[error("{} is not there any more", .0.display())]
+    NoFile(PathBuf),
     /// It would leave nothing to do, which is a slip more often than a wish.
     #[error("it has no sources; stop eventloader if that is what is wanted")]
     NoSources,
@@ -58,6 +62,9 @@ async fn reload(
     changes: &mpsc::Sender<SourceChange>,
 ) -> Result<Config, ReloadError> {
     let config = reread()?;
+    if let (None, Some(path)) = (&config.path, &current.path) {
+        return Err(ReloadError::NoFile(path.clone()));
+    }
     if config.sources.is_empty() {
         return Err(ReloadError::NoSources);
     }

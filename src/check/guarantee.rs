@@ -25,5 +25,5 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
         }
     };
     let promise = format!("{}; {failure}", order.trim_end_matches('.'));
-    Finding::new(message::PROMISE, subject_of(source.name.as_str()), promise)
+    Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise)
 }

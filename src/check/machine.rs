@@ -16,14 +16,16 @@ const OTHER_FILES: u64 = 64;
 pub(super) fn configuration(config: &Config) -> Finding {
     let subject = "configuration";
     let Some(path) = &config.path else {
-        return Finding::new(message::CONFIGURATION_MISSING, subject, "no file was found");
+        return Finding::new(&message::CONFIGURATION_MISSING, subject, "no file was found");
     };
     let path = path.display();
     match config.sources.len() {
-        0 => Finding::new(message::NO_SOURCES, subject, format!("{path} has no sources")),
-        1 => Finding::new(message::CONFIGURATION_OK, subject, format!("{path} is right, 1 source")),
+        0 => Finding::new(&message::NO_SOURCES, subject, format!("{path} has no sources")),
+        1 => {
+            Finding::new(&message::CONFIGURATION_OK, subject, format!("{path} is right, 1 source"))
+        }
         count => Finding::new(
-            message::CONFIGURATION_OK,
+            &message::CONFIGURATION_OK,
             subject,
             format!("{path} is right, {count} sources"),
         ),
@@ -36,7 +38,7 @@ pub(super) fn limits(config: &Config) -> Option<Finding> {
     let needed = requests + u64::from(config.database.max_connections) + OTHER_FILES;
     (limit < needed).then(|| {
         let what = format!("{limit} files and sockets may be open, {needed} can be needed");
-        Finding::new(message::OPEN_FILES_SCARCE, "machine", what)
+        Finding::new(&message::OPEN_FILES_SCARCE, "machine", what)
     })
 }
 
@@ -49,17 +51,17 @@ pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
             let is_there = places(program, command).any(|place| is_executable(&place));
             (!is_there).then(|| {
                 let what = format!("{program} is not there, or may not be run");
-                Finding::new(message::PROGRAM_MISSING, subject, what)
+                Finding::new(&message::PROGRAM_MISSING, subject, what)
             })
         }
         SourceKind::File(file) => match File::open(&file.path) {
             Ok(_) => None,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                Some(Finding::new(message::FILE_MISSING, subject, missing(&file.path)))
+                Some(Finding::new(&message::FILE_MISSING, subject, missing(&file.path)))
             }
             Err(error) => {
                 let what = format!("{}: {error}", file.path.display());
-                Some(Finding::new(message::FILE_UNREADABLE, subject, what))
+                Some(Finding::new(&message::FILE_UNREADABLE, subject, what))
             }
         },
     }
@@ -80,6 +82,11 @@ fn places(program: &str, command: &CommandConfig) -> impl Iterator<Item = PathBu
 
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Whether the source is a file that is not there yet: there is nothing to ask.
+pub(super) fn is_missing(source: &SourceConfig) -> bool {
+    matches!(&source.kind, SourceKind::File(file) if !file.path.exists())
 }
 
 fn missing(path: &Path) -> String {

@@ -26,7 +26,7 @@ impl Level {
 }
 
 /// One kind of finding.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its stable name.
     pub code: &'static str,
@@ -42,11 +42,11 @@ macro_rules! messages {
     ($($name:ident = $level:ident $code:literal, $meaning:literal $(, $fix:literal)?;)*) => {
         $(
             #[doc = concat!("`", $code, "`")]
-            pub const $name: &Message =
-                &Message { code: $code, level: Level::$level, meaning: $meaning, fix: fix!($($fix)?) };
+            pub static $name: Message =
+                Message { code: $code, level: Level::$level, meaning: $meaning, fix: fix!($($fix)?) };
         )*
         /// All of them.
-        pub const ALL: &[&Message] = &[$($name),*];
+        pub static ALL: &[&Message] = &[$(&$name),*];
     };
 }
 
@@ -140,8 +140,9 @@ messages! {
     SOURCE_IN_USE = Ok "source-in-use",
         "An instance is loading the source at this moment; what it last met is what is shown.";
     SOURCE_NOT_ASKED = Warning "source-not-asked",
-        "The source was not asked: without the database nobody knows whether another instance asks it at the same moment.",
-        "make the database reachable first";
+        "The source was not asked: without the database, or with a schema that cannot be read as it is, nobody knows \
+         whether an instance asks it at the same moment.",
+        "mend what is said of the database and the schema first";
     SOURCE_FAILED = Error "source-failed",
         "The source was asked and did not answer with a valid page.";
     SOURCE_WEAKER = Warning "source-weaker",

@@ -6,13 +6,14 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::database::Opened;
-use super::{Finding, message, subject_of};
+use super::database::{Opened, States, refused};
+use super::{Finding, machine, message, subject_of};
 use crate::app::{self, AppError};
 use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
 use crate::database::is_localhost;
 use crate::event::Item;
 use crate::loader::cycle::{ClaimAnswer, Denial, Grant, Token};
+use crate::loader::policy::RETRY_AFTER_MAX;
 use crate::loader::{self, LoadedSource};
 use crate::mapping::check_order;
 use crate::source::{FailureClass, Page, SourceError};
@@ -53,6 +54,9 @@ pub(super) async fn all(
         .map(|(config, loaded, start_after, is_inside)| {
             let (owner, name) = (owner.as_str(), config.name.as_str());
             async move {
+                if machine::is_missing(config) {
+                    return (name.to_owned(), Vec::new());
+                }
                 let finding = match loaded {
                     Ok(source) => {
                         let found = one(&source, start_after, opened, owner, actor).await;
@@ -62,7 +66,7 @@ pub(super) async fn all(
                 };
                 let mut findings = vec![finding];
                 // What the catalogue says is asked only of a source that answers.
-                if opened.is_some() && findings[0].is(message::SOURCE_OK) {
+                if opened.is_some() && findings[0].message == &message::SOURCE_OK {
                     findings.extend(weaknesses(config).await);
                 }
                 (name.to_owned(), findings)
@@ -80,22 +84,23 @@ async fn weaknesses(config: &SourceConfig) -> Vec<Finding> {
     match SqlSource::new(app::sql_options(sql)).inspect().await {
         Ok(inspection) => {
             let warnings = inspection.warnings.into_iter();
-            warnings.map(|what| Finding::new(message::SOURCE_WEAKER, &subject, what)).collect()
+            warnings.map(|what| Finding::new(&message::SOURCE_WEAKER, &subject, what)).collect()
         }
-        Err(error) => vec![Finding::new(message::SOURCE_FAILED, subject, error.to_string())],
+        Err(error) => vec![Finding::new(&message::SOURCE_FAILED, subject, error.to_string())],
     }
 }
 
 /// A source at localhost, inside a container, that cannot be reached.
 fn suspect_localhost(found: Finding) -> Finding {
-    if found.is(message::SOURCE_FAILED) && found.what.starts_with("cannot connect") {
-        return Finding { message: message::LOCALHOST_IN_CONTAINER, ..found };
+    let is_failed = found.message == &message::SOURCE_FAILED;
+    if is_failed && found.what.starts_with("cannot connect") {
+        return Finding { message: &message::LOCALHOST_IN_CONTAINER, ..found };
     }
     found
 }
 
 fn cannot_set_up(name: &str, error: &AppError) -> Finding {
-    Finding::new(message::SOURCE_FAILED, subject_of(name), chain(error))
+    Finding::new(&message::SOURCE_FAILED, subject_of(name), chain(error))
 }
 
 async fn one(
@@ -107,21 +112,27 @@ async fn one(
 ) -> Finding {
     let subject = subject_of(&source.source_name);
     let Some(opened) = opened else {
-        return Finding::new(message::SOURCE_NOT_ASKED, subject, "not asked");
+        return Finding::new(&message::SOURCE_NOT_ASKED, subject, "not asked");
     };
-    let state = opened.states.as_ref().and_then(|states| states.get(&source.source_name));
+    let state = match &opened.states {
+        States::Known(states) => states.get(&source.source_name),
+        States::NeverLoaded => None,
+        States::Unreadable => {
+            return Finding::new(&message::SOURCE_NOT_ASKED, subject, "not asked");
+        }
+    };
     let Some(state) = state else {
         // Nothing has ever loaded it, so nobody else asks it.
         return answered(source, start_after, &ask(source, start_after, None).await);
     };
     let pool = &opened.database.pool;
-    match take_turn(source, pool, owner).await {
-        Ok(Turn::Ours(grant)) => match probe(source, pool, owner, &grant, actor).await {
+    match take_turn(source, pool, owner, actor).await {
+        Ok(Turn::Ours(grant)) => match probe(source, pool, owner, &grant).await {
             Ok(outcome) => answered(source, grant.after_id, &outcome),
-            Err(error) => Finding::new(message::RIGHTS_MISSING, subject, chain(&error)),
+            Err(error) => refused(&subject, &error),
         },
         Ok(Turn::Denied(reason)) => denied(subject, reason, state),
-        Err(error) => Finding::new(message::RIGHTS_MISSING, subject, chain(&error)),
+        Err(error) => refused(&subject, &error),
     }
 }
 
@@ -130,12 +141,15 @@ enum Turn {
     Denied(Denial),
 }
 
-/// Claims the source, as an instance would.
+/// Claims the source, as an instance would, and writes down in the same transaction that the window is only probed: a
+/// check that is killed must not leave one behind that nobody knows the outcome of. The lease is kept.
 async fn take_turn(
     source: &LoadedSource,
     pool: &sqlx::PgPool,
     owner: &str,
+    actor: &Actor,
 ) -> Result<Turn, StoreError> {
+    let failed = |cause| StoreError { operation: "claim a window", cause };
     let deadline = Instant::now() + PATIENCE;
     loop {
         let request = ClaimRequest {
@@ -147,11 +161,17 @@ async fn take_turn(
             min_interval: source.settings.min_interval,
             on_failure: source.settings.on_failure,
         };
+        let mut transaction = pool.begin().await.map_err(failed)?;
         let answer = if source.source.keeps_state() {
-            request_log::claim_with_state(pool, &request).await?
+            request_log::claim_with_state(&mut *transaction, &request).await?
         } else {
-            request_log::claim(pool, &request).await?
+            request_log::claim(&mut *transaction, &request).await?
         };
+        if let ClaimAnswer::Granted(grant) = &answer {
+            let name = &source.source_name;
+            request_log::record_probe(&mut *transaction, name, grant, actor).await?;
+        }
+        transaction.commit().await.map_err(failed)?;
         let (reason, wait) = match answer {
             ClaimAnswer::Granted(grant) => return Ok(Turn::Ours(grant)),
             ClaimAnswer::Denied { reason, wait } => (reason, wait.unwrap_or(AGAIN)),
@@ -164,17 +184,14 @@ async fn take_turn(
     }
 }
 
-/// Writes down that the window is only probed, asks, and gives the lease back. Were it the other way round, a check that is
-/// killed half-way would leave a window that nobody knows the outcome of.
+/// Asks, and gives the lease back, with the pause that the source asks for.
 async fn probe(
     source: &LoadedSource,
     pool: &sqlx::PgPool,
     owner: &str,
     grant: &Grant,
-    actor: &Actor,
 ) -> Result<Result<Page, SourceError>, StoreError> {
     let name = &source.source_name;
-    request_log::record_probe(pool, name, grant, actor).await?;
     let ttl = source.settings.lease_ttl;
     let renewals = async {
         loop {
@@ -193,7 +210,11 @@ async fn probe(
         owner,
         request_known_for: was_sent.then_some(Duration::ZERO),
     };
-    lease::release(pool, end, grant.epoch).await?;
+    let pause = match &outcome {
+        Ok(page) => page.pause,
+        Err(error) => error.retry_after,
+    };
+    lease::release(pool, end, grant.epoch, pause.map(|pause| pause.min(RETRY_AFTER_MAX))).await?;
     Ok(outcome)
 }
 
@@ -217,7 +238,7 @@ fn answered(source: &LoadedSource, after_id: i64, outcome: &Result<Page, SourceE
     let subject = subject_of(&source.source_name);
     let page = match outcome {
         Ok(page) => page,
-        Err(error) => return Finding::new(message::SOURCE_FAILED, subject, error.to_string()),
+        Err(error) => return Finding::new(&message::SOURCE_FAILED, subject, error.to_string()),
     };
     let what = match page.items.first() {
         None => format!("answers: nothing new after id {after_id}"),
@@ -229,7 +250,7 @@ fn answered(source: &LoadedSource, after_id: i64, outcome: &Result<Page, SourceE
             format!("answers, and the next event would become a dead letter: {}", bad.reason)
         }
     };
-    Finding::new(message::SOURCE_OK, subject, what)
+    Finding::new(&message::SOURCE_OK, subject, what)
 }
 
 /// Why it is not our turn, in the words of `status`.
@@ -237,18 +258,18 @@ fn denied(subject: String, reason: Denial, state: &SourceStatus) -> Finding {
     let why = state.reason.as_deref().unwrap_or("no reason is recorded");
     let remedy = state.remedy.as_ref().map(|command| format!("`{command}`"));
     let (message, what) = match (reason, state.state.as_str()) {
-        (Denial::Paused, _) => (message::SOURCE_PAUSED, format!("paused: {why}")),
-        (Denial::Held, _) => (message::SOURCE_HELD, format!("held: {why}")),
+        (Denial::Paused, _) => (&message::SOURCE_PAUSED, format!("paused: {why}")),
+        (Denial::Held, _) => (&message::SOURCE_HELD, format!("held: {why}")),
         (Denial::Missing, _) => {
-            (message::SOURCE_NAME_TAKEN, "is not registered under this name".to_owned())
+            (&message::SOURCE_NAME_TAKEN, "is not registered under this name".to_owned())
         }
         (Denial::Busy | Denial::Throttled, "ok" | "throttled") => {
             let owner = state.lease_owner.as_deref().unwrap_or("an instance");
             let at = state.last_request_at.map(|at| at.to_rfc3339()).unwrap_or_default();
-            (message::SOURCE_IN_USE, format!("{owner} loads it, and last asked at {at}"))
+            (&message::SOURCE_IN_USE, format!("{owner} loads it, and last asked at {at}"))
         }
         (Denial::Busy | Denial::Throttled, other) => {
-            (message::SOURCE_BACKING_OFF, format!("{other}: {why}"))
+            (&message::SOURCE_BACKING_OFF, format!("{other}: {why}"))
         }
     };
     let finding = Finding::new(message, subject, what);

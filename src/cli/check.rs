@@ -59,7 +59,8 @@ fn verdict(report: &Report) -> Result<(), Failure> {
     }
     let failure = Failure::new(format!("{errors} of the findings keep `run` from doing its work"))
         .with_hint("`eventloader check --explain` says more about each, by the word in brackets");
-    let not_configured = |finding: &check::Finding| finding.is(message::DATABASE_NOT_CONFIGURED);
+    let not_configured =
+        |finding: &check::Finding| finding.message == &message::DATABASE_NOT_CONFIGURED;
     Err(if report.findings.iter().any(not_configured) {
         Failure { code: CONFIGURATION, ..failure }
     } else if report.is_unavailable {

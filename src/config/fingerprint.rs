@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
+
+use super::environment::Environment;
+use super::interpolate;
 
 /// The keys of `[loader]` that are no defaults of sources.
 const OF_THE_INSTANCE: &[&str] = &["concurrency"];
@@ -27,7 +31,8 @@ impl fmt::Debug for Fingerprints {
 }
 
 impl Fingerprints {
-    pub(super) fn of(root: &DeTable<'_>) -> Self {
+    /// `base` is where relative paths begin.
+    pub(super) fn of(root: &DeTable<'_>, base: &Path, environment: &Environment) -> Self {
         let mut fingerprints = Self::default();
         // Without a [loader] everything is at its default, as in an empty one.
         let nothing = DeTable::new();
@@ -51,9 +56,28 @@ impl Fingerprints {
         for (name, value) in sources.into_iter().flatten() {
             let mut hasher = defaults.clone();
             hash_value(value.get_ref(), &mut hasher);
+            hash_files(value.get_ref(), base, environment, &mut hasher);
             fingerprints.sources.insert(name.get_ref().clone().into_owned(), hasher.finish());
         }
         fingerprints
+    }
+}
+
+/// What stands in the files that a source names (`ca_file` and its like): a certificate is renewed without a word of the
+/// configuration changing. One that cannot be read is for the source to complain about.
+fn hash_files(
+    source: &DeValue<'_>,
+    base: &Path,
+    environment: &Environment,
+    hasher: &mut DefaultHasher,
+) {
+    for (key, value) in source.as_table().into_iter().flatten() {
+        if let DeValue::String(text) = value.get_ref()
+            && key.get_ref().ends_with("_file")
+            && let Ok(filled) = interpolate::fill(text, environment)
+        {
+            std::fs::read(base.join(filled.text)).ok().hash(hasher);
+        }
     }
 }
 
@@ -92,7 +116,8 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Fingerprints {
-        Fingerprints::of(DeTable::parse(text).unwrap().get_ref())
+        let environment = Environment::default();
+        Fingerprints::of(DeTable::parse(text).unwrap().get_ref(), Path::new(""), &environment)
     }
 
     const FILE: &str = "[loader]\nbatch_size = 10\nconcurrency = 4\n[admin]\nlisten = \"x\"\n\
@@ -114,6 +139,29 @@ mod tests {
         let after = of(&FILE.replace("batch_size = 10", "batch_size = 11"));
         assert_ne!(after.sources["a"], before.sources["a"]);
         assert_eq!(after.sections, before.sections);
+    }
+
+    #[test]
+    fn a_file_that_a_source_names_counts_by_what_stands_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = Environment::from_pairs([("CA", "ca.pem")]);
+        let text = "[sources.a]\nca_file = \"${CA}\"\n[sources.b]\nurl = \"u\"\n";
+        let read = || {
+            Fingerprints::of(
+                DeTable::parse(text).unwrap().get_ref(),
+                directory.path(),
+                &environment,
+            )
+        };
+        let mut seen = vec![read()];
+        for content in ["one", "two"] {
+            std::fs::write(directory.path().join("ca.pem"), content).unwrap();
+            seen.push(read());
+        }
+        assert_eq!(read(), seen[2]);
+        assert_ne!(seen[0].sources["a"], seen[1].sources["a"]);
+        assert_ne!(seen[1].sources["a"], seen[2].sources["a"]);
+        assert_eq!(seen[0].sources["b"], seen[2].sources["b"]);
     }
 
     #[test]

@@ -41,10 +41,8 @@ impl Places {
     }
 
     /// Takes a place that [`Self::free`] said is there.
-    pub(super) fn take(&mut self, slow: bool) -> Lane {
-        let lane = self.lane_of(slow);
+    pub(super) fn take(&mut self, lane: Lane) {
         *self.free(lane) -= 1;
-        lane
     }
 
     /// Whether there is a second lane.

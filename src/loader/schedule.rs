@@ -161,14 +161,14 @@ impl Schedule {
     /// The next cycle that can be started now; its place is taken.
     pub(super) fn next_start(&mut self) -> Option<Start> {
         loop {
-            let key = self.next_waiting()?;
+            let (key, lane) = self.next_waiting()?;
             let wait = self.database_wait().map(|wait| wait + pace::stagger(key));
             let Some(slot) = self.slots.get_mut(&key) else { continue };
             if let Some(wait) = wait.or_else(|| slot.pacer.permit().err()) {
                 self.look_in(key, wait);
                 continue;
             }
-            let lane = self.places.take(slot.slow);
+            self.places.take(lane);
             let overtime = (lane == Lane::Prompt).then(|| self.overtime_due.insert(key, SLOW));
             slot.phase = Phase::Running(Running { lane, overtime });
             let token = slot.token.take().unwrap_or_else(Token::now_v7);
@@ -176,12 +176,13 @@ impl Schedule {
         }
     }
 
-    /// The next source that is due and has a place.
-    fn next_waiting(&mut self) -> Option<usize> {
+    /// The next source that is due, and the lane that has a place for it. How it is slow was decided when it began to wait.
+    fn next_waiting(&mut self) -> Option<(usize, Lane)> {
         [false, true].into_iter().find_map(|slow| {
             let lane = self.places.lane_of(slow);
             let has_place = *self.places.free(lane) > 0;
-            if has_place { self.waiting[usize::from(slow)].pop_front() } else { None }
+            let key = if has_place { self.waiting[usize::from(slow)].pop_front() } else { None };
+            key.map(|key| (key, lane))
         })
     }
 
@@ -260,5 +261,71 @@ impl Schedule {
                 self.database_away_until = Some(Instant::now() + delay);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::memory::MemorySource;
+
+    fn source(name: &str) -> LoadedSource {
+        LoadedSource::new(name, Arc::new(MemorySource::default()))
+    }
+
+    fn report(was_slow: bool) -> CycleReport {
+        CycleReport {
+            next_in: Duration::ZERO,
+            granted: true,
+            was_slow: Some(was_slow),
+            unused_token: None,
+            trouble: None,
+        }
+    }
+
+    /// One place in each lane, the prompt one taken by a request that runs, and a slow source that waits.
+    fn with_a_slow_one_waiting() -> (Schedule, usize) {
+        let mut schedule = Schedule::new(&[source("prompt"), source("slow")], 2);
+        schedule.wait(1);
+        let start = schedule.next_start().expect("both lanes are free");
+        schedule.finished(start.key, Ok(report(true)));
+        schedule.wait(0);
+        assert_eq!(schedule.next_start().expect("the prompt lane is free").key, 0);
+        if let Phase::Due(timer) = &schedule.slots[&1].phase {
+            schedule.due.remove(timer);
+        }
+        schedule.wait(1);
+        (schedule, 1)
+    }
+
+    #[tokio::test]
+    async fn a_change_of_a_waiting_source_takes_no_place_that_is_not_there() {
+        let (mut schedule, slow) = with_a_slow_one_waiting();
+        schedule.apply(SourceChange { put: vec![source("slow")], removed: Vec::new() });
+        assert_eq!(schedule.next_start().expect("it waits for the other lane").key, slow);
+        assert_eq!(*schedule.places.free(Lane::Prompt), 0);
+        assert_eq!(*schedule.places.free(Lane::Overtime), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_removed_source_finds_nothing() {
+        let (mut schedule, _) = with_a_slow_one_waiting();
+        schedule.apply(SourceChange { put: Vec::new(), removed: vec!["slow".to_owned()] });
+        assert!(schedule.next_start().is_none());
+        // Its cycle ends after it was taken out: nothing is looked at again.
+        schedule.apply(SourceChange { put: Vec::new(), removed: vec!["prompt".to_owned()] });
+        schedule.finished(0, Ok(report(false)));
+        assert!(schedule.slots.is_empty());
+        assert_eq!(*schedule.places.free(Lane::Prompt), 1);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_comes_back_while_its_cycle_runs_has_one_slot() {
+        let (mut schedule, _) = with_a_slow_one_waiting();
+        schedule.apply(SourceChange { put: Vec::new(), removed: vec!["prompt".to_owned()] });
+        schedule.apply(SourceChange { put: vec![source("prompt")], removed: Vec::new() });
+        assert_eq!(schedule.slots.len(), 2);
+        schedule.finished(0, Ok(report(false)));
+        assert!(matches!(schedule.slots[&0].phase, Phase::Due(_)));
     }
 }

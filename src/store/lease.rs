@@ -28,19 +28,22 @@ pub async fn renew(
         .map_err(failed_to("renew the lease"))
 }
 
-/// Gives back a lease that no deposit or close ends, because its window was only probed.
+/// Gives back a lease that no deposit or close ends, because its window was only probed. `pause`: how long nobody is to
+/// ask the source.
 pub async fn release(
     executor: impl PgExecutor<'_>,
     end: CycleEnd<'_>,
     epoch: i64,
+    pause: Option<Duration>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "select eventloader.end_cycle($1, $2, $3, clock_timestamp() - $4::interval, null, null, null)",
+        "select eventloader.end_cycle($1, $2, $3, clock_timestamp() - $4::interval, $5, null, null)",
     )
     .bind(end.source_name)
     .bind(end.owner)
     .bind(epoch)
     .bind(end.request_known_for.map(interval))
+    .bind(pause.map(interval))
     .execute(executor)
     .await
     .map_err(failed_to("give the lease back"))?;

@@ -6,8 +6,10 @@ use crate::support::troubleshooting::rows;
 
 fn sources_below(directory: &Path) -> String {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let texts = entries.map(|path| {
-        if path.is_dir() { sources_below(&path) } else { std::fs::read_to_string(path).unwrap() }
+    let texts = entries.map(|path| match path.extension() {
+        _ if path.is_dir() => sources_below(&path),
+        Some(ending) if ending == "rs" => std::fs::read_to_string(path).unwrap(),
+        _ => String::new(),
     });
     texts.collect()
 }
