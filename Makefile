@@ -3,13 +3,16 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 
-.PHONY: help setup build run test lint docs fmt
+.PHONY: help setup setup-tests build run test lint docs fmt
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: ## Install a C compiler, the programs of PostgreSQL and MariaDB, PgBouncer and Rust, where they are missing
+setup: ## Install a C compiler, PostgreSQL's programs and Rust, where they are missing
 	@./scripts/setup.sh
+
+setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer
+	@./scripts/setup.sh tests
 
 build: setup ## Build the optimised binary, target/release/eventloader
 	$(CARGO) build --release --locked
@@ -18,7 +21,7 @@ run: setup ## Run examples/quickstart.toml on the embedded PostgreSQL; Ctrl-C st
 	$(CARGO) build --locked --bin eventloader --example event_server
 	@./scripts/quickstart.sh
 
-test: setup ## Run all tests, on a private PostgreSQL that they start and stop themselves
+test: setup-tests ## Run all tests, on a private PostgreSQL that they start and stop themselves
 	$(CARGO) test --locked
 
 lint: setup ## Check format, lints and docs

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building and testing need and this Debian machine lacks: a C compiler, the programs of PostgreSQL,
-# MariaDB and PgBouncer, Rust.
+# Installs what building and running need and this Debian machine lacks: a C compiler, PostgreSQL's programs, Rust; with
+# `tests` as its argument, also the programs of MariaDB and PgBouncer.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
 
@@ -42,8 +42,10 @@ if ! has_postgres; then
     [ -e /etc/postgresql-common/createcluster.conf ] ||
         echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
 fi
-command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
-command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
+if [ "${1:-}" = tests ]; then
+    command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
+    command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
+fi
 has_rust || packages+=(curl ca-certificates)
 if [ ${#packages[@]} -gt 0 ]; then
     echo "installing ${packages[*]}" >&2
