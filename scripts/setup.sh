@@ -49,7 +49,6 @@ fi
 has_rust || packages+=(curl ca-certificates)
 if [ ${#packages[@]} -gt 0 ]; then
     echo "installing ${packages[*]}" >&2
-    start_no_services
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
     without_services
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
