@@ -259,11 +259,14 @@ fn denied(subject: String, reason: Denial, state: &SourceStatus) -> Finding {
     let remedy = state.remedy.as_ref().map(|command| format!("`{command}`"));
     let (message, what) = match (reason, state.state.as_str()) {
         (Denial::Paused, _) => (&message::SOURCE_PAUSED, format!("paused: {why}")),
+        (Denial::Held, "backing_off") => {
+            (&message::SOURCE_BACKING_OFF, format!("backing off: {why}"))
+        }
         (Denial::Held, _) => (&message::SOURCE_HELD, format!("held: {why}")),
         (Denial::Missing, _) => {
             (&message::SOURCE_NAME_TAKEN, "is not registered under this name".to_owned())
         }
-        (Denial::Busy | Denial::Throttled, "ok" | "throttled") => {
+        (Denial::Busy | Denial::Throttled, "ok") => {
             let owner = state.lease_owner.as_deref().unwrap_or("an instance");
             let at = state.last_request_at.map(|at| at.to_rfc3339()).unwrap_or_default();
             (&message::SOURCE_IN_USE, format!("{owner} loads it, and last asked at {at}"))

@@ -44,7 +44,7 @@ pub struct SourceStatus {
     #[sqlx(rename = "type")]
     #[serde(rename = "type")]
     pub source_type: String,
-    /// `ok`, `paused`, `held`, `rejected`, `backing_off`, `throttled`.
+    /// `ok`, `paused`, `held`, `rejected`, `backing_off`.
     pub state: String,
     /// Why it is in that state.
     pub reason: Option<String>,

@@ -43,7 +43,13 @@ async fn a_window_is_retried_five_times_by_itself_and_then_held() {
     }
     let scene = Scene::with(given).await;
     for (name, _) in &hostile.cases {
-        let seen = scene.settled(name, "held").await;
+        let seen = wait_for("the time of the next attempt", || async {
+            let seen = scene.seen(name).await;
+            let reason = seen.reason.clone().unwrap_or_default();
+            reason.contains("asked again by itself at").then_some(seen)
+        })
+        .await;
+        assert_eq!(seen.state, "backing_off");
         assert!(seen.remedy.is_some(), "nobody has to wait: {seen:?}");
     }
     let first: Vec<f64> = scene
