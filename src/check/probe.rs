@@ -127,17 +127,20 @@ async fn one(
     };
     let pool = &opened.database.pool;
     match take_turn(source, pool, owner, actor).await {
-        Ok(Turn::Ours(grant)) => match probe(source, pool, owner, &grant).await {
-            Ok(outcome) => answered(source, grant.after_id, &outcome),
-            Err(error) => refused(&subject, &error),
-        },
+        Ok(Turn::Ours(grant, claimed_at)) => {
+            match probe(source, pool, owner, &grant, claimed_at).await {
+                Ok(outcome) => answered(source, grant.after_id, &outcome),
+                Err(error) => refused(&subject, &error),
+            }
+        }
         Ok(Turn::Denied(reason)) => denied(subject, reason, state),
         Err(error) => refused(&subject, &error),
     }
 }
 
 enum Turn {
-    Ours(Grant),
+    /// Granted to a claim that was sent at this time.
+    Ours(Grant, Instant),
     Denied(Denial),
 }
 
@@ -161,6 +164,7 @@ async fn take_turn(
             min_interval: source.settings.min_interval,
             on_failure: source.settings.on_failure,
         };
+        let claimed_at = Instant::now();
         let mut transaction = pool.begin().await.map_err(failed)?;
         let answer = if source.source.keeps_state() {
             request_log::claim_with_state(&mut *transaction, &request).await?
@@ -173,7 +177,7 @@ async fn take_turn(
         }
         transaction.commit().await.map_err(failed)?;
         let (reason, wait) = match answer {
-            ClaimAnswer::Granted(grant) => return Ok(Turn::Ours(grant)),
+            ClaimAnswer::Granted(grant) => return Ok(Turn::Ours(grant, claimed_at)),
             ClaimAnswer::Denied { reason, wait } => (reason, wait.unwrap_or(AGAIN)),
         };
         let passes = matches!(reason, Denial::Busy | Denial::Throttled);
@@ -190,6 +194,7 @@ async fn probe(
     pool: &sqlx::PgPool,
     owner: &str,
     grant: &Grant,
+    claimed_at: Instant,
 ) -> Result<Result<Page, SourceError>, StoreError> {
     let name = &source.source_name;
     let ttl = source.settings.lease_ttl;
@@ -201,7 +206,7 @@ async fn probe(
         }
     };
     let outcome = tokio::select! {
-        outcome = ask(source, grant.after_id, grant.state.as_deref()) => outcome,
+        outcome = ask_in_time(source, grant, claimed_at) => outcome,
         () = renewals => return Ok(Err(SourceError::unknown("not asked"))),
     };
     let was_sent = !matches!(&outcome, Err(error) if error.class == FailureClass::NotSent);
@@ -216,6 +221,18 @@ async fn probe(
     };
     lease::release(pool, end, grant.epoch, pause.map(|pause| pause.min(RETRY_AFTER_MAX))).await?;
     Ok(outcome)
+}
+
+/// Asks under a grant that is as fresh as an instance wants it: after a pause the turn may be somebody else's.
+async fn ask_in_time(
+    source: &LoadedSource,
+    grant: &Grant,
+    claimed_at: Instant,
+) -> Result<Page, SourceError> {
+    if claimed_at.elapsed() > source.settings.rules().grant_life {
+        return Err(SourceError::not_sent("the turn was over before it was asked; check again"));
+    }
+    ask(source, grant.after_id, grant.state.as_deref()).await
 }
 
 async fn ask(
