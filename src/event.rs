@@ -38,12 +38,14 @@ pub struct Event {
     pub occurred_at: Option<DateTime<Utc>>,
     /// Given by the source for deduplication across ids.
     pub message_id: Option<Uuid>,
+    /// What came beside the payload: headers, keys, properties. A JSON object that passed the [`Screen`].
+    pub metadata: Option<JsonText>,
 }
 
 impl Event {
     /// An event with nothing but an id and a payload.
     pub fn new(id: i64, payload: JsonText) -> Self {
-        Self { id, event_type: None, payload, occurred_at: None, message_id: None }
+        Self { id, event_type: None, payload, occurred_at: None, message_id: None, metadata: None }
     }
 }
 
@@ -68,6 +70,8 @@ pub struct BadEvent {
     pub occurred_at: Option<DateTime<Utc>>,
     /// As in [`Event`], where it could be read.
     pub message_id: Option<Uuid>,
+    /// As in [`Event`], where it can be stored.
+    pub metadata: Option<JsonText>,
 }
 
 /// What an item of a page turned out to be.

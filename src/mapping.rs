@@ -11,6 +11,7 @@ use crate::event::walk::{Kind, Walk};
 use crate::event::{BadEvent, Event, Item, JsonText, Screen, valid_json};
 
 mod fields;
+pub mod message;
 mod page_error;
 mod pointer;
 mod time;
@@ -151,6 +152,7 @@ impl Mapping {
             event_type: None,
             occurred_at: None,
             message_id: None,
+            metadata: None,
         }
     }
 }
@@ -284,9 +286,14 @@ impl<'m> ItemReader<'m> {
         let occurred_at = faults.read(Part::OccurredAt, "occurred_at", time::parse_occurred_at);
         let message_id = faults.read(Part::MessageId, "message_id", fields::parse_message_id);
         match (payload, faults.reason) {
-            (Some(payload), None) => {
-                Item::Good(Event { id, event_type, payload, occurred_at, message_id })
-            }
+            (Some(payload), None) => Item::Good(Event {
+                id,
+                event_type,
+                payload,
+                occurred_at,
+                message_id,
+                metadata: None,
+            }),
             (_, reason) => Item::Bad(BadEvent {
                 id: Some(id),
                 reference: id.to_string(),
@@ -296,6 +303,7 @@ impl<'m> ItemReader<'m> {
                 event_type,
                 occurred_at,
                 message_id,
+                metadata: None,
             }),
         }
     }

@@ -20,6 +20,8 @@
 //! The loader drops the future at its deadline and at the end of a shutdown, and records the outcome as unknown.
 //! Nothing that has to be kept may live in the future alone.
 
+pub mod queue;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -83,6 +85,8 @@ pub struct Page {
     /// How long the source asks not to be asked again, such as until its rate limit is reset; `None`: it says nothing.
     /// Capped like a `Retry-After`, and kept by all instances.
     pub pause: Option<Duration>,
+    /// Ids below the first of these events that the source no longer has.
+    pub gaps: Vec<queue::Gap>,
 }
 
 impl Page {

@@ -37,7 +37,7 @@ where
 
 fn event(id: i64, value: &str) -> Event {
     let payload = JsonText::from_value(&json!({ "id": id, "n": value }));
-    Event { id, event_type: None, payload, occurred_at: None, message_id: None }
+    Event { id, event_type: None, payload, occurred_at: None, message_id: None, metadata: None }
 }
 
 async fn state(database: &Database, state: &'static str) -> (String, String) {
@@ -128,6 +128,7 @@ async fn the_reason_of_a_bad_event_is_kept_readable() {
             event_type: None,
             occurred_at: None,
             message_id: None,
+            metadata: None,
         };
         Ok(Page::new(if after_id == 0 { vec![Item::Bad(bad)] } else { Vec::new() }))
     });

@@ -446,6 +446,7 @@ fn event(id: i64) -> Event {
         payload: eventloader::event::JsonText::parse("{}").expect("JSON"),
         occurred_at: None,
         message_id: None,
+        metadata: None,
     }
 }
 

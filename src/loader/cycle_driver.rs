@@ -295,6 +295,7 @@ impl Driver<'_> {
                 event_type: event.event_type,
                 occurred_at: event.occurred_at,
                 message_id: event.message_id,
+                metadata: event.metadata,
             });
         }
         Ok(found.len())

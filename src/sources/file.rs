@@ -398,6 +398,7 @@ fn nameless_event(body: Bytes, reason: String, mapping: &Mapping) -> BadEvent {
         event_type: None,
         occurred_at: None,
         message_id: None,
+        metadata: None,
     }
 }
 

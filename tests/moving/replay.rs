@@ -136,6 +136,7 @@ fn bad(id: Option<i64>, body: &'static str) -> BadEvent {
         event_type: None,
         occurred_at: None,
         message_id: None,
+        metadata: None,
     }
 }
 

@@ -167,6 +167,7 @@ async fn a_request_without_good_events_succeeds(stage: Stage) {
         event_type: None,
         occurred_at: None,
         message_id: None,
+        metadata: None,
     };
     let request = stage.inbox.deposit_page("s", Some(4), &[], &[bad]).await;
     assert_eq!(stage.inbox.request_status(request).await, "inbox_only");
@@ -444,6 +445,7 @@ async fn attributes_arrive_unchanged(stage: Stage) {
         payload: eventloader::event::JsonText::parse(payload).unwrap(),
         occurred_at: Some(occurred_at),
         message_id: Some(message_id),
+        metadata: None,
     };
     stage.inbox.register("s", 0).await;
     let request = stage.inbox.deposit("s", &[event]).await;

@@ -25,6 +25,7 @@ pub(crate) fn event_with(id: i64, payload: &serde_json::Value) -> Event {
         payload: JsonText::from_value(payload),
         occurred_at: None,
         message_id: None,
+        metadata: None,
     }
 }
 

@@ -191,6 +191,7 @@ impl<'m> PageBuilder<'m> {
             event_type: None,
             occurred_at: None,
             message_id: None,
+            metadata: None,
         })
     }
 
