@@ -1,5 +1,5 @@
 //! Queue sources: one suite for every driver, and what is particular to each.
 
-mod conformance;
+pub(crate) mod conformance;
 mod consuming;
-mod memory;
+pub(crate) mod memory;
