@@ -9,6 +9,7 @@ mod commands;
 mod configuration;
 mod embedded;
 mod fairness;
+mod handlers;
 mod hostile_http;
 mod instances;
 mod loading;
