@@ -80,7 +80,7 @@ impl LoggedEvent {
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
         let text = self.payload.as_str();
         // The path costs time, and most payloads fit.
-        serde_json::from_str(text).or_else(|plain| {
+        serde_json::from_str(text).map_err(|plain| {
             let mut json = serde_json::Deserializer::from_str(text);
             let reason = match serde_path_to_error::deserialize::<_, T>(&mut json) {
                 Err(error) if error.path().iter().len() > 0 => {
@@ -88,11 +88,8 @@ impl LoggedEvent {
                 }
                 _ => plain.to_string(),
             };
-            let wanted = std::any::type_name::<T>();
-            Err(HandlerError::permanent(format!(
-                "the payload of {} is no {wanted}: {reason}",
-                self.event_type
-            )))
+            let (event_type, wanted) = (&self.event_type, std::any::type_name::<T>());
+            HandlerError::permanent(format!("the payload of {event_type} is no {wanted}: {reason}"))
         })
     }
 }

@@ -14,6 +14,7 @@ pub mod event;
 pub mod event_log;
 pub mod inbox;
 pub mod lease;
+pub mod message;
 pub mod request_log;
 pub mod request_log_archive;
 pub mod source;

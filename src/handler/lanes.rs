@@ -39,7 +39,7 @@ pub(super) enum Then {
 /// The streams with something to do. Streams that wait are in the database and not here.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<String, Lane>,
+    streams: HashMap<String, Lane>,
     /// Streams of which an event can be started, each once.
     ready: VecDeque<String>,
     /// Positions of what was read from the log and is neither handled nor written down as waiting.
@@ -87,18 +87,18 @@ impl Lanes {
 
     /// Whether nothing is queued or running.
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.streams.is_empty()
     }
 
     /// The streams with something queued or running.
     pub(super) fn streams(&self) -> Vec<&str> {
-        self.lanes.keys().map(String::as_str).collect()
+        self.streams.keys().map(String::as_str).collect()
     }
 
     /// The positions of the replayed events that are queued, and of all that run.
     pub(super) fn replayed(&self) -> Vec<i64> {
         let mut positions: Vec<i64> = Vec::new();
-        for lane in self.lanes.values() {
+        for lane in self.streams.values() {
             let replayed = lane.queue.iter().filter(|task| task.reason == Reason::Replay);
             positions.extend(replayed.map(|task| task.head.position).chain(lane.running));
         }
@@ -111,7 +111,7 @@ impl Lanes {
             self.unfinished.insert(task.head.position);
             self.set_read_to(task.head.position);
         }
-        let lane = self.lanes.entry(task.head.stream.clone()).or_default();
+        let lane = self.streams.entry(task.head.stream.clone()).or_default();
         if lane.queue.is_empty() && lane.running.is_none() {
             self.ready.push_back(task.head.stream.clone());
         }
@@ -122,7 +122,7 @@ impl Lanes {
     /// Queues what a stream that waited has to catch up with. More may follow after `after`. Answers what to do if that
     /// is nothing.
     pub(super) fn catch_up(&mut self, stream: &str, tasks: Vec<Task>, after: i64) -> Then {
-        self.lanes.entry(stream.to_owned()).or_default().catches_up_after = Some(after);
+        self.streams.entry(stream.to_owned()).or_default().catches_up_after = Some(after);
         for task in tasks {
             self.push(task);
         }
@@ -132,7 +132,7 @@ impl Lanes {
     /// Takes the next event to handle. The streams take turns.
     pub(super) fn start(&mut self) -> Option<Task> {
         let stream = self.ready.pop_front()?;
-        let lane = self.lanes.get_mut(&stream)?;
+        let lane = self.streams.get_mut(&stream)?;
         let task = lane.queue.pop_front()?;
         lane.running = Some(task.head.position);
         Some(task)
@@ -143,7 +143,7 @@ impl Lanes {
         if task.reason == Reason::Next {
             self.unfinished.remove(&task.head.position);
         }
-        if let Some(lane) = self.lanes.get_mut(&task.head.stream) {
+        if let Some(lane) = self.streams.get_mut(&task.head.stream) {
             lane.running = None;
             self.size -= 1;
             if !lane.queue.is_empty() {
@@ -155,7 +155,7 @@ impl Lanes {
 
     /// The stream of a running event waits, as is written down: what was read of it is dropped, to be read again.
     pub(super) fn wait(&mut self, task: &Task) {
-        let lane = self.lanes.remove(&task.head.stream).unwrap_or_default();
+        let lane = self.streams.remove(&task.head.stream).unwrap_or_default();
         self.size -= lane.queue.len() + usize::from(lane.running.is_some());
         for dropped in lane.queue.iter().chain([task]) {
             if dropped.reason == Reason::Next {
@@ -166,21 +166,19 @@ impl Lanes {
 
     /// A stream has caught up.
     pub(super) fn caught_up(&mut self, stream: &str) {
-        self.lanes.remove(stream);
+        self.streams.remove(stream);
     }
 
     fn then(&mut self, stream: &str) -> Then {
-        let Some(lane) = self.lanes.get(stream) else { return Then::GoOn };
+        let Some(lane) = self.streams.get(stream) else { return Then::GoOn };
         if lane.running.is_some() || !lane.queue.is_empty() {
             return Then::GoOn;
         }
-        match lane.catches_up_after {
-            Some(after) => Then::ReadMore(after),
-            None => {
-                self.lanes.remove(stream);
-                Then::GoOn
-            }
+        if let Some(after) = lane.catches_up_after {
+            return Then::ReadMore(after);
         }
+        self.streams.remove(stream);
+        Then::GoOn
     }
 }
 

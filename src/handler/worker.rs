@@ -15,10 +15,10 @@ use super::attempt::{Attempt, Outcome};
 use super::lanes::{Lanes, Reason, Task, Then};
 use crate::loader;
 use crate::loader::policy::{Backoff, RETRY_BACKOFF};
-use crate::store::consumed_message::{self, Consumer};
+use crate::store::consumed_message::Consumer;
 use crate::store::event_log::{self, EventHead};
 use crate::store::subscription::{self, Held};
-use crate::store::{StoreError, subscription_replay, subscription_retry};
+use crate::store::{StoreError, message, subscription_replay, subscription_retry};
 use crate::telemetry::chain;
 
 /// How often the log is looked at when nothing was new.
@@ -213,13 +213,13 @@ impl HandlerWorker {
         let mut term = Term::new(self, held, report, known);
         let outcome = term.run(stop, until).await;
         let is_lost = term.is_lost;
-        if !is_lost {
+        if is_lost {
+            tracing::warn!(subscription = self.name, "another process took the subscription");
+            outcome?;
+        } else {
             // A database that is away lets the lease expire instead.
             let released = subscription::release(&self.pool, &self.name, held.epoch).await;
             outcome.and(released)?;
-        } else {
-            tracing::warn!(subscription = self.name, "another process took the subscription");
-            outcome?;
         }
         Ok(!is_lost)
     }
@@ -508,9 +508,13 @@ impl<'a> Term<'a> {
         self.save_checkpoint().await?;
         let consumer = Consumer { name: &self.worker.name, epoch: self.held.epoch };
         let retention = self.worker.dedup_retention;
-        let forgotten_count =
-            consumed_message::forget(&self.worker.pool, consumer, retention, FORGET_AT_ONCE)
-                .await?;
+        let forgotten_count = message::forget_consumed(
+            &self.worker.pool,
+            &consumer.ledger_name(),
+            retention,
+            FORGET_AT_ONCE,
+        )
+        .await?;
         tracing::debug!(subscription = self.worker.name, forgotten_count, "forgot old marks");
         Ok(())
     }

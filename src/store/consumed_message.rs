@@ -21,7 +21,7 @@ pub struct Consumer<'a> {
 
 impl Consumer<'_> {
     /// What it is called in the ledger. Queue sources have their names there; none has a tab in it.
-    fn ledger_name(self) -> String {
+    pub fn ledger_name(self) -> String {
         format!("subscription\t{}", self.name)
     }
 }
@@ -97,11 +97,10 @@ pub async fn mark(
     .await
     .map_err(failed_to("mark an event as consumed"))?;
     Ok(match row {
-        // Erased since it was read.
-        None => Mark::Consumed,
         Some(Row { is_held: false, .. }) => Mark::Lost,
         Some(Row { is_dead_letter: true, .. }) => Mark::DeadLetter,
-        Some(Row { is_marked: false, .. }) => Mark::Consumed,
+        // Without a row: erased since it was read.
+        None | Some(Row { is_marked: false, .. }) => Mark::Consumed,
         Some(Row { body, .. }) => Mark::Fresh(body),
     })
 }
@@ -128,30 +127,6 @@ pub async fn is_marked(
     .fetch_one(transaction)
     .await
     .map_err(failed_to("finish the transaction of a handler"))
-}
-
-/// Forgets marks older than `retention`, at most `limit`; answers how many.
-pub async fn forget(
-    pool: &PgPool,
-    consumer: Consumer<'_>,
-    retention: Duration,
-    limit: i64,
-) -> Result<u64, StoreError> {
-    let result = sqlx::query(
-        "delete from eventloader.consumed_message
-         where ctid = any (array(
-             select c.ctid from eventloader.consumed_message c
-             where c.consumer = $1 and c.consumed_at < clock_timestamp() - $2::interval
-             limit $3
-             for update skip locked))",
-    )
-    .bind(consumer.ledger_name())
-    .bind(super::interval(retention))
-    .bind(limit)
-    .execute(pool)
-    .await
-    .map_err(failed_to("forget consumed events"))?;
-    Ok(result.rows_affected())
 }
 
 /// Sets an event aside that its handler refuses: a dead letter, with the payload as its body. A replay of it is

@@ -20,10 +20,10 @@ async fn with_dead_letter() -> (Database, eventloader::handler::HandlerWorker, A
     let mut registry = HandlerRegistry::new();
     let call = async move |_: Value, event: LoggedEvent, transaction: &mut PgConnection| {
         note(&event, transaction).await?;
-        match event.version == 2 && !switch.load(Ordering::Relaxed) {
-            true => Err(HandlerError::retry("the customer is unknown")),
-            false => Ok(()),
+        if event.version == 2 && !switch.load(Ordering::Relaxed) {
+            return Err(HandlerError::retry("the customer is unknown"));
         }
+        Ok(())
     };
     registry.on("done", call).unwrap();
     let mut worker = worker(&database, "stock", registry);

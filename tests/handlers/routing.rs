@@ -92,19 +92,21 @@ async fn values_arrive_as_they_were_written() {
     assert_eq!(derived.get_version_num(), 8);
 }
 
+#[derive(Deserialize)]
+struct Line {
+    #[expect(dead_code, reason = "read, not used")]
+    sku: Uuid,
+}
+
+#[derive(Deserialize)]
+struct Order {
+    #[expect(dead_code, reason = "read, not used")]
+    lines: Vec<Line>,
+}
+
 #[tokio::test]
 async fn a_payload_that_does_not_fit_is_a_dead_letter_without_a_call() {
     let database = stage().await;
-    #[derive(Deserialize)]
-    struct Line {
-        #[expect(dead_code, reason = "read, not used")]
-        sku: Uuid,
-    }
-    #[derive(Deserialize)]
-    struct Order {
-        #[expect(dead_code, reason = "read, not used")]
-        lines: Vec<Line>,
-    }
     append(&database, "orders", "order.placed", r#"{"lines": [{"sku": "no-uuid"}]}"#, None).await;
     append(&database, "orders", "order.placed", r#"{"lines": []}"#, None).await;
     let calls = Calls::default();
