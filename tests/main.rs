@@ -8,6 +8,7 @@ mod check;
 mod commands;
 mod configuration;
 mod embedded;
+mod examples;
 mod fairness;
 mod handlers;
 mod hostile_http;

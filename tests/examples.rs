@@ -1,0 +1,10 @@
+//! The examples, run as they are.
+
+#[expect(dead_code, reason = "`main` is for `cargo run --example`")]
+#[path = "../examples/handlers.rs"]
+mod handlers;
+
+#[tokio::test]
+async fn the_example_of_handlers_runs() {
+    handlers::run().await.unwrap();
+}
