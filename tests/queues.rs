@@ -3,3 +3,4 @@
 mod conformance;
 mod consuming;
 mod memory;
+mod spool;
