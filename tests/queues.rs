@@ -3,3 +3,4 @@
 pub(crate) mod conformance;
 mod consuming;
 pub(crate) mod memory;
+mod spool;

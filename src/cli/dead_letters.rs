@@ -39,7 +39,7 @@ pub(super) enum DeadLetters {
         #[arg(long)]
         json: bool,
     },
-    /// Give events and messages back to the inbox
+    /// Give events and messages back to the inbox, or to the handler that refused them
     Replay(Bulk),
     /// Delete dead letters for good
     Discard(Bulk),
