@@ -45,9 +45,6 @@ async fn all_tests_share_a_broker() {
     let broker = RabbitMq::shared().await;
     let stream = broker.declare_stream(&[]).await;
     broker.publish(&stream, plain([r#"{"a":1}"#])).await;
-    assert!(
-        broker.amqps_url().starts_with("amqps://localhost")
-            && broker.stream_url().contains("tester")
-    );
+    assert!(broker.amqps_url().starts_with("amqps://tester:") && broker.stream_url().contains('@'));
     broker.delete(&stream).await;
 }

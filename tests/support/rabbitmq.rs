@@ -26,6 +26,7 @@ const PASSWORD: &str = "s3cret-of-rabbitmq";
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Small: two schedulers that do not spin.
 const ERLANG: &str = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
+const PERSISTENT: u8 = 2;
 const START_LIMIT: Duration = Duration::from_mins(2);
 
 static SHARED: OnceCell<RabbitMq> = OnceCell::const_new();
@@ -225,7 +226,7 @@ impl RabbitMq {
         channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
     }
 
-    /// Publishes to a queue or stream, in order, and waits until the broker has confirmed all.
+    /// Publishes to a queue or stream, in order and to be kept on disk, and waits until the broker has confirmed all.
     pub(crate) async fn publish<B: AsRef<[u8]>>(
         &self,
         queue: &str,
@@ -235,6 +236,7 @@ impl RabbitMq {
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let mut confirms = Vec::new();
         for (body, properties) in messages {
+            let properties = properties.with_delivery_mode(PERSISTENT);
             let sent =
                 channel.basic_publish("".into(), queue.into(), options, body.as_ref(), properties);
             confirms.push(sent.await.unwrap());
