@@ -265,5 +265,6 @@ fn max_event_bytes(context: &Context, origin: &str) -> usize {
         SourceKind::File(file) => file.mapping.max_event_bytes,
         SourceKind::Command(command) => command.mapping.max_event_bytes,
         SourceKind::Sql(sql) => sql.mapping.max_event_bytes,
+        SourceKind::RabbitMqStream(stream) => stream.mapping.max_event_bytes,
     })
 }

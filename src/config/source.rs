@@ -7,15 +7,17 @@ mod file;
 mod http;
 mod item;
 mod name;
+mod rabbitmq_stream;
 mod sql;
 
 pub use command::CommandConfig;
 pub use file::FileConfig;
 pub use name::{SourceName, SourceNameError};
+pub use rabbitmq_stream::RabbitMqStreamConfig;
 pub use sql::SqlConfig;
 
 use super::error::Problem;
-use super::loading::{LoaderConfig, Loading};
+use super::loading::{Limits, LoaderConfig, Loading};
 use super::reader::TableReader;
 use super::shape::Shape;
 use super::suggest;
@@ -44,6 +46,8 @@ pub enum SourceKind {
     Command(CommandConfig),
     /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
     Sql(SqlConfig),
+    /// `type = "rabbitmq_stream"`: a stream of RabbitMQ.
+    RabbitMqStream(RabbitMqStreamConfig),
 }
 
 impl SourceKind {
@@ -54,6 +58,7 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Command(_) => "command",
             Self::Sql(_) => "sql",
+            Self::RabbitMqStream(_) => "rabbitmq_stream",
         }
     }
 
@@ -62,6 +67,7 @@ impl SourceKind {
         match self {
             Self::Http(api) => api.url.host_str().map(str::to_owned),
             Self::Sql(sql) => sql.location.host(),
+            Self::RabbitMqStream(stream) => Some(stream.address.host().to_owned()),
             Self::File(_) | Self::Command(_) => None,
         }
     }
@@ -73,6 +79,7 @@ struct SourceType {
     name: &'static str,
     /// A key that only this type has, to guess it where `type` is missing.
     telltale: &'static str,
+    limits: Limits,
     read: fn(&mut TableReader<'_>) -> Option<SourceKind>,
 }
 
@@ -80,27 +87,37 @@ const TYPES: &[SourceType] = &[
     SourceType {
         name: "http",
         telltale: "url",
+        limits: Limits::USUAL,
         read: |table| http::read(table).map(SourceKind::Http),
     },
     SourceType {
         name: "file",
         telltale: "path",
+        limits: Limits::USUAL,
         read: |table| FileConfig::read(table).map(SourceKind::File),
     },
     SourceType {
         name: "command",
         telltale: "command",
+        limits: Limits::USUAL,
         read: |table| CommandConfig::read(table).map(SourceKind::Command),
     },
     SourceType {
         name: "sql",
         telltale: "table",
+        limits: Limits::USUAL,
         read: |table| SqlConfig::read(table).map(SourceKind::Sql),
+    },
+    SourceType {
+        name: "rabbitmq_stream",
+        telltale: "stream",
+        limits: Limits::STREAM,
+        read: |table| RabbitMqStreamConfig::read(table).map(SourceKind::RabbitMqStream),
     },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["amqp", "redis_stream", "kafka"];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {
@@ -122,7 +139,7 @@ pub(super) fn read_types(table: &TableReader<'_>) {
         let mut source = table.absent(source_type.name);
         read_type(&mut source);
         (source_type.read)(&mut source);
-        Loading::read(&mut source, &LoaderConfig::default());
+        Loading::read(&mut source, &LoaderConfig::default(), source_type.limits);
     }
 }
 
@@ -139,7 +156,8 @@ fn read_one(
     }
     let source_type = read_type(&mut table);
     let kind = source_type.map(|source_type| (source_type.read)(&mut table));
-    let loading = Loading::read(&mut table, defaults);
+    let limits = source_type.map_or(Limits::USUAL, |source_type| source_type.limits);
+    let loading = Loading::read(&mut table, defaults, limits);
     let Some(mut kind) = kind else {
         table.abandon();
         return None;
