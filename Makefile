@@ -11,7 +11,7 @@ help: ## Show this list
 setup: ## Install a C compiler, PostgreSQL's programs and Rust, where they are missing
 	@./scripts/setup.sh
 
-setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer
+setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer, Redis; unpack RabbitMQ 4 into the user's cache
 	@./scripts/setup.sh tests
 
 build: setup ## Build the optimised binary, target/release/eventloader

@@ -25,6 +25,7 @@ use crate::sources::command::{CommandOptions, CommandSource};
 use crate::sources::file::{FileOptions, FileSource};
 pub(crate) use crate::sources::http::Clients;
 use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
+use crate::sources::rabbitmq_stream::{RabbitMqStream, StreamSettings, TlsError};
 use crate::sources::sql::{SqlOptions, SqlSource};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
@@ -38,6 +39,9 @@ const HINT_CAPACITY: usize = 1024;
 
 /// A net below the sources' own deadlines, for those that have none.
 const SOURCE_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long an empty page of a stream waits for a message; at most half a lease.
+const STREAM_POLL: Duration = Duration::from_millis(500);
 
 /// What `eventloader run` runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -64,6 +68,15 @@ pub enum AppError {
         /// Why.
         #[source]
         cause: HttpSourceError,
+    },
+    /// The certificates of a source cannot be used.
+    #[error("source {source_name} cannot be set up")]
+    Certificates {
+        /// Which.
+        source_name: String,
+        /// Why.
+        #[source]
+        cause: TlsError,
     },
     /// A source has the name of a stream that an application writes.
     #[error(
@@ -373,6 +386,23 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
             let options = sql_options(sql);
             let deadline = options.deadline() + Duration::from_secs(1);
             (Arc::new(SqlSource::new(options)), deadline)
+        }
+        SourceKind::RabbitMqStream(stream) => {
+            let settings = StreamSettings {
+                source_name: source_name.clone(),
+                address: stream.address.clone(),
+                stream: stream.stream.clone(),
+                mapping: stream.mapping.clone(),
+                timeout: stream.timeout,
+                poll: STREAM_POLL.min(config.loading.lease_ttl / 2),
+                ca_file: stream.ca_file.clone(),
+            };
+            let deadline = RabbitMqStream::deadline(&settings);
+            let source = RabbitMqStream::new(settings).map_err(|cause| AppError::Certificates {
+                source_name: source_name.clone(),
+                cause,
+            })?;
+            (Arc::new(source), deadline)
         }
     };
     let loading = &config.loading;

@@ -10,6 +10,7 @@ pub(crate) mod mariadb;
 pub(crate) mod pooler;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod rabbitmq;
 pub(crate) mod tls;
 pub(crate) mod troubleshooting;
 

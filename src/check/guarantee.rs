@@ -15,6 +15,11 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
         }
         SourceKind::Command(command) => command.mode.guarantee().to_owned(),
         SourceKind::Sql(sql) => app::sql_options(sql).guarantee(),
+        SourceKind::RabbitMqStream(_) => {
+            "every message that the stream keeps until it is read is stored once, in the order of the offsets; what its \
+             retention removes before that is reported as a gap; asking again is harmless, so no request is left open"
+                .to_owned()
+        }
     };
     let failure = match source.loading.on_failure {
         OnFailure::Hold => {

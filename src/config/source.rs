@@ -7,17 +7,18 @@ mod file;
 mod http;
 mod item;
 mod name;
-#[expect(dead_code, reason = "the first broker's configuration comes with its driver")]
 mod queue;
+mod rabbitmq_stream;
 mod sql;
 
 pub use command::CommandConfig;
 pub use file::FileConfig;
 pub use name::{SourceName, SourceNameError};
+pub use rabbitmq_stream::RabbitMqStreamConfig;
 pub use sql::SqlConfig;
 
 use super::error::Problem;
-use super::loading::{LoaderConfig, Loading};
+use super::loading::{Limits, LoaderConfig, Loading};
 use super::reader::TableReader;
 use super::shape::Shape;
 use super::suggest;
@@ -46,6 +47,8 @@ pub enum SourceKind {
     Command(CommandConfig),
     /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
     Sql(SqlConfig),
+    /// `type = "rabbitmq_stream"`: a stream of RabbitMQ.
+    RabbitMqStream(RabbitMqStreamConfig),
 }
 
 impl SourceKind {
@@ -56,13 +59,14 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Command(_) => "command",
             Self::Sql(_) => "sql",
+            Self::RabbitMqStream(_) => "rabbitmq_stream",
         }
     }
 
     /// Whether a broker delivers, and keeps the place.
     pub fn is_queue(&self) -> bool {
         let of_kind = TYPES.iter().find(|source_type| source_type.name == self.type_name());
-        of_kind.is_some_and(|source_type| source_type.intake == Intake::Queue)
+        of_kind.is_some_and(|source_type| matches!(source_type.intake, Intake::Queue))
     }
 
     /// The host it is asked at; none for what is on this machine.
@@ -70,16 +74,17 @@ impl SourceKind {
         match self {
             Self::Http(api) => api.url.host_str().map(str::to_owned),
             Self::Sql(sql) => sql.location.host(),
+            Self::RabbitMqStream(stream) => Some(stream.address.host().to_owned()),
             Self::File(_) | Self::Command(_) => None,
         }
     }
 }
 
 /// How events come in.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Intake {
     /// The source is asked, as [`Loading`] says.
-    Pull,
+    Pull(Limits),
     /// A broker delivers; the type reads all its keys.
     Queue,
 }
@@ -98,7 +103,7 @@ impl SourceType {
     /// How it is asked; the defaults for a type that is not.
     fn read_loading(&self, table: &mut TableReader<'_>, defaults: &LoaderConfig) -> Loading {
         match self.intake {
-            Intake::Pull => Loading::read(table, defaults),
+            Intake::Pull(limits) => Loading::read(table, defaults, limits),
             Intake::Queue => Loading::of_queue(defaults),
         }
     }
@@ -108,31 +113,37 @@ const TYPES: &[SourceType] = &[
     SourceType {
         name: "http",
         telltale: "url",
-        intake: Intake::Pull,
+        intake: Intake::Pull(Limits::USUAL),
         read: |table| http::read(table).map(SourceKind::Http),
     },
     SourceType {
         name: "file",
         telltale: "path",
-        intake: Intake::Pull,
+        intake: Intake::Pull(Limits::USUAL),
         read: |table| FileConfig::read(table).map(SourceKind::File),
     },
     SourceType {
         name: "command",
         telltale: "command",
-        intake: Intake::Pull,
+        intake: Intake::Pull(Limits::USUAL),
         read: |table| CommandConfig::read(table).map(SourceKind::Command),
     },
     SourceType {
         name: "sql",
         telltale: "table",
-        intake: Intake::Pull,
+        intake: Intake::Pull(Limits::USUAL),
         read: |table| SqlConfig::read(table).map(SourceKind::Sql),
+    },
+    SourceType {
+        name: "rabbitmq_stream",
+        telltale: "stream",
+        intake: Intake::Pull(Limits::STREAM),
+        read: |table| RabbitMqStreamConfig::read(table).map(SourceKind::RabbitMqStream),
     },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["amqp", "redis_stream", "kafka"];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {
@@ -173,7 +184,7 @@ fn read_one(
     let kind = source_type.map(|source_type| (source_type.read)(&mut table));
     let loading = match source_type {
         Some(source_type) => source_type.read_loading(&mut table, defaults),
-        None => Loading::read(&mut table, defaults),
+        None => Loading::read(&mut table, defaults, Limits::USUAL),
     };
     let Some(mut kind) = kind else {
         table.abandon();

@@ -29,6 +29,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
                      of its values, and what is promised."),
     ("sources.command", "Any program that prints newline-delimited JSON, or a Singer tap. docs/command_source.md says how \
                          it is run."),
+    ("sources.rabbitmq_stream", "A stream of RabbitMQ 3.9 or later, whose offsets are the ids. Of a super stream, each \
+                                 partition is a stream of its own name, and so a source of its own. It may be read \
+                                 over either protocol, and over the other one later: nothing is lost or repeated. `payload`, \
+                                 `event_type` and the like are places in the body."),
 ];
 
 /// Every key. The place `sources` stands for each type that has no row of its own for the key.
@@ -169,6 +173,30 @@ pub(super) const KEYS: &[Key] = &[
     shown("sources.sql", "tip_lag", None, "How long ago an id at or above an event's has to have been seen. Left out: 2s for \
            MariaDB and MySQL, whose writers cannot be seen, else 0s.").such_as("\"2s\""),
     shown("sources.sql", "max_page_bytes", Is("\"64MiB\""), "A page ends before it is larger. At least `max_event_bytes`."),
+
+    secret("sources.rabbitmq_stream", "url", None, "The broker: `rabbitmq-stream://` (port 5552) or `rabbitmq-stream+tls://` \
+            (5551), or, where the stream port is closed or the plugin off, `amqp://` (5672) or `amqps://` (5671). The path \
+            is the virtual host; `/%2f`, the usual one, may be left out.")
+        .such_as("\"rabbitmq-stream://app:${SHOP_TOKEN}@mq.example.com:5552/%2f\""),
+    shown("sources.rabbitmq_stream", "stream", None, "The stream, or one partition of a super stream.")
+        .such_as("\"clicks\""),
+    shown("sources.rabbitmq_stream", "timeout", Is("\"10s\""), "The longest that the broker may take for an answer, and that \
+           it may be silent."),
+    shown("sources.rabbitmq_stream", "ca_file", None, "PEM file of the authorities to trust, instead of those that the \
+           machine trusts.").such_as("\"ca.pem\""),
+    shown("sources.rabbitmq_stream", "start_after", Is("-1"), "The offset after which a source begins that has never been \
+           loaded; -1: at the first message."),
+    shown("sources.rabbitmq_stream", "event_type", None, "Where in the body the type of the event is. Left out: the message's \
+           subject (AMQP 1.0) or type (AMQP 0-9-1), else the name of the source.").such_as("\"/type\""),
+    shown("sources.rabbitmq_stream", "message_id", None, "Where in the body its UUID is. Left out: the message's id, if that \
+           is a UUID.").such_as("\"/uuid\""),
+    shown("sources.rabbitmq_stream", "occurred_at", None, "Where in the body the time of the event is. Left out: the \
+           message's time, if it has one.").such_as("\"/created_at\""),
+    shown("sources.rabbitmq_stream", "payload", None, "Where in the body the payload is; `\"\"` is the whole body, any JSON. \
+           Left out: the body has to be an object, and its member `payload` is taken where there is one.")
+        .such_as("\"/data\""),
+    shown("sources.rabbitmq_stream", "max_event_bytes", Is("\"1MiB\""), "The most bytes a body may have; a larger message \
+           becomes a dead letter."),
 ];
 
 const fn shown(
