@@ -2,4 +2,6 @@
 
 mod conformance;
 mod consuming;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;

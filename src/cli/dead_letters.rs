@@ -268,5 +268,7 @@ fn judge(context: &Context, letter: &DeadLetter) -> Judge {
         SourceKind::File(file) => Judge::Events(file.mapping.max_event_bytes),
         SourceKind::Command(command) => Judge::Events(command.mapping.max_event_bytes),
         SourceKind::Sql(sql) => Judge::Events(sql.mapping.max_event_bytes),
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka(kafka) => Judge::Messages(Box::new(kafka.settings.mapping.clone())),
     })
 }

@@ -6,13 +6,17 @@ mod command;
 mod file;
 mod http;
 mod item;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod name;
-#[expect(dead_code, reason = "the first broker's configuration comes with its driver")]
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "no other broker yet"))]
 mod queue;
 mod sql;
 
 pub use command::CommandConfig;
 pub use file::FileConfig;
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaConfig;
 pub use name::{SourceName, SourceNameError};
 pub use sql::SqlConfig;
 
@@ -46,6 +50,9 @@ pub enum SourceKind {
     Command(CommandConfig),
     /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
     Sql(SqlConfig),
+    /// `type = "kafka"`: one topic of Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaConfig),
 }
 
 impl SourceKind {
@@ -56,6 +63,8 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Command(_) => "command",
             Self::Sql(_) => "sql",
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => "kafka",
         }
     }
 
@@ -71,6 +80,8 @@ impl SourceKind {
             Self::Http(api) => api.url.host_str().map(str::to_owned),
             Self::Sql(sql) => sql.location.host(),
             Self::File(_) | Self::Command(_) => None,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.options.first_host(),
         }
     }
 }
@@ -129,10 +140,23 @@ const TYPES: &[SourceType] = &[
         intake: Intake::Pull,
         read: |table| SqlConfig::read(table).map(SourceKind::Sql),
     },
+    #[cfg(feature = "kafka")]
+    SourceType {
+        name: "kafka",
+        telltale: "brokers",
+        intake: Intake::Queue,
+        read: |table| KafkaConfig::read(table).map(SourceKind::Kafka),
+    },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "redis_stream"];
+
+/// Types that this build leaves out, with the cargo feature that they need.
+#[cfg(feature = "kafka")]
+const LEFT_OUT_TYPES: &[(&str, &str)] = &[];
+#[cfg(not(feature = "kafka"))]
+const LEFT_OUT_TYPES: &[(&str, &str)] = &[("kafka", "kafka")];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {
@@ -140,7 +164,8 @@ pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<
     for (key, key_span, value) in table.entries() {
         let source = table.inner(key, key_span, value);
         if value.get_ref().is_table() {
-            sources.extend(read_one(key, source, defaults));
+            let read = read_one(key, source, defaults, &sources);
+            sources.extend(read);
         } else {
             source.abandon();
         }
@@ -162,6 +187,7 @@ fn read_one(
     key: &str,
     mut table: TableReader<'_>,
     defaults: &LoaderConfig,
+    earlier: &[SourceConfig],
 ) -> Option<SourceConfig> {
     let name = SourceName::parse(key);
     if let Err(error) = &name {
@@ -182,6 +208,12 @@ fn read_one(
     if let Some(SourceKind::Http(options)) = &mut kind {
         http::inherit(&table, options, defaults);
     }
+    #[cfg(feature = "kafka")]
+    if let Some(SourceKind::Kafka(kafka)) = &kind {
+        kafka.refuse_twins(&table, earlier);
+    }
+    #[cfg(not(feature = "kafka"))]
+    let _ = earlier;
     table.finish();
     Some(SourceConfig { name: name.ok()?, loading, kind: kind? })
 }
@@ -206,6 +238,11 @@ fn read_type(table: &mut TableReader<'_>) -> Option<SourceType> {
         if LATER_TYPES.contains(&wanted) {
             let problem = Problem::new("a type of source that this version does not support yet");
             return Err(text.refuse(problem.expected(&supported)));
+        }
+        if let Some((_, feature)) = LEFT_OUT_TYPES.iter().find(|(name, _)| *name == wanted) {
+            let problem = Problem::new("a type of source that this build has no support for");
+            let help = format!("use a build with the cargo feature `{feature}`");
+            return Err(text.refuse(problem.expected(&supported).help(help)));
         }
         let problem = text.refuse(Problem::new("no type of source").expected(&supported));
         let known = names().chain(LATER_TYPES.iter().copied());
