@@ -25,6 +25,8 @@ use crate::sources::command::{CommandOptions, CommandSource};
 use crate::sources::file::{FileOptions, FileSource};
 pub(crate) use crate::sources::http::Clients;
 use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
+#[cfg(feature = "kafka")]
+use crate::sources::kafka::KafkaSource;
 use crate::sources::rabbitmq_stream::{RabbitMqStream, StreamSettings, TlsError};
 use crate::sources::sql::{SqlOptions, SqlSource};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
@@ -342,15 +344,11 @@ pub(crate) enum SetUp {
     /// It is asked by the loader.
     Pull(LoadedSource),
     /// It is consumed.
-    #[expect(dead_code, reason = "the first queue source comes with its driver")]
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "no other broker yet"))]
     Queue(ConsumedSource),
 }
 
 pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<SetUp, AppError> {
-    load_source(config, clients).map(SetUp::Pull)
-}
-
-fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSource, AppError> {
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
         SourceKind::Http(api) => {
@@ -404,6 +402,12 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
             })?;
             (Arc::new(source), deadline)
         }
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka(kafka) => {
+            let source = Arc::new(KafkaSource::new(kafka.options.clone()));
+            let consumed = ConsumedSource::new(source_name, source);
+            return Ok(SetUp::Queue(consumed.with_settings(kafka.settings.clone())));
+        }
     };
     let loading = &config.loading;
     let settings = SourceSettings {
@@ -414,7 +418,7 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
         on_failure: loading.on_failure,
         deadline,
     };
-    Ok(LoadedSource { source_name, source, settings })
+    Ok(SetUp::Pull(LoadedSource { source_name, source, settings }))
 }
 
 /// What a configured SQL source is made of; its [`SqlOptions::guarantee`] needs no contact.

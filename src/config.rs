@@ -54,6 +54,8 @@ pub use fingerprint::Fingerprints;
 pub use loading::{LoaderConfig, Loading};
 pub use request_log::RequestLogConfig;
 pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig};
+#[cfg(feature = "kafka")]
+pub use source::KafkaConfig;
 pub use source::{
     CommandConfig, FileConfig, HttpConfig, RabbitMqStreamConfig, SourceConfig, SourceKind,
     SourceName, SourceNameError, SqlConfig,

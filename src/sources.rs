@@ -3,6 +3,8 @@
 pub mod command;
 pub mod file;
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 pub mod memory_queue;
 pub mod rabbitmq_stream;

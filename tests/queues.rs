@@ -2,5 +2,7 @@
 
 pub(crate) mod conformance;
 mod consuming;
+#[cfg(feature = "kafka")]
+mod kafka;
 pub(crate) mod memory;
 mod spool;

@@ -5,6 +5,8 @@ pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod http;
 pub(crate) mod inbox;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka;
 pub(crate) mod loading;
 pub(crate) mod mariadb;
 pub(crate) mod pooler;

@@ -5,6 +5,11 @@ use crate::app;
 use crate::config::{SourceConfig, SourceKind};
 use crate::loader::policy::OnFailure;
 
+/// What a topic promises.
+#[cfg(feature = "kafka")]
+const KAFKA: &str = "every message of the topic is stored once, in the order of its partition, and its offset is committed \
+                     after that; what retention removes before it is read is reported as a gap";
+
 /// The promise of one source, as one line.
 pub(super) fn finding(source: &SourceConfig) -> Finding {
     let order = match &source.kind {
@@ -20,6 +25,8 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
              retention removes before that is reported as a gap; asking again is harmless, so no request is left open"
                 .to_owned()
         }
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka(_) => return of_queue(source, KAFKA),
     };
     let failure = match source.loading.on_failure {
         OnFailure::Hold => {
@@ -31,4 +38,10 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
     };
     let promise = format!("{}; {failure}", order.trim_end_matches('.'));
     Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise)
+}
+
+/// Nothing is asked of a queue, so nothing can be asked twice.
+#[cfg(feature = "kafka")]
+fn of_queue(source: &SourceConfig, promise: &str) -> Finding {
+    Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise.to_owned())
 }

@@ -46,6 +46,8 @@ pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
     let subject = subject_of(source.name.as_str());
     match &source.kind {
         SourceKind::Http(_) | SourceKind::Sql(_) | SourceKind::RabbitMqStream(_) => None,
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka(_) => None,
         SourceKind::Command(command) => {
             let program = command.command.first()?;
             let is_there = places(program, command).any(|place| is_executable(&place));

@@ -269,5 +269,7 @@ fn judge(context: &Context, letter: &DeadLetter) -> Judge {
         SourceKind::Command(command) => Judge::Events(command.mapping.max_event_bytes),
         SourceKind::Sql(sql) => Judge::Events(sql.mapping.max_event_bytes),
         SourceKind::RabbitMqStream(stream) => Judge::Events(stream.mapping.max_event_bytes),
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka(kafka) => Judge::Messages(Box::new(kafka.settings.mapping.clone())),
     })
 }

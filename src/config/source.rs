@@ -6,6 +6,8 @@ mod command;
 mod file;
 mod http;
 mod item;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod name;
 mod queue;
 mod rabbitmq_stream;
@@ -13,6 +15,8 @@ mod sql;
 
 pub use command::CommandConfig;
 pub use file::FileConfig;
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaConfig;
 pub use name::{SourceName, SourceNameError};
 pub use rabbitmq_stream::RabbitMqStreamConfig;
 pub use sql::SqlConfig;
@@ -49,6 +53,9 @@ pub enum SourceKind {
     Sql(SqlConfig),
     /// `type = "rabbitmq_stream"`: a stream of RabbitMQ.
     RabbitMqStream(RabbitMqStreamConfig),
+    /// `type = "kafka"`: one topic of Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaConfig),
 }
 
 impl SourceKind {
@@ -60,6 +67,8 @@ impl SourceKind {
             Self::Command(_) => "command",
             Self::Sql(_) => "sql",
             Self::RabbitMqStream(_) => "rabbitmq_stream",
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => "kafka",
         }
     }
 
@@ -76,6 +85,8 @@ impl SourceKind {
             Self::Sql(sql) => sql.location.host(),
             Self::RabbitMqStream(stream) => Some(stream.address.host().to_owned()),
             Self::File(_) | Self::Command(_) => None,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.options.first_host(),
         }
     }
 }
@@ -140,10 +151,23 @@ const TYPES: &[SourceType] = &[
         intake: Intake::Pull(Limits::STREAM),
         read: |table| RabbitMqStreamConfig::read(table).map(SourceKind::RabbitMqStream),
     },
+    #[cfg(feature = "kafka")]
+    SourceType {
+        name: "kafka",
+        telltale: "brokers",
+        intake: Intake::Queue,
+        read: |table| KafkaConfig::read(table).map(SourceKind::Kafka),
+    },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["amqp", "redis_stream"];
+
+/// Types that this build leaves out, with the cargo feature that they need.
+#[cfg(feature = "kafka")]
+const LEFT_OUT_TYPES: &[(&str, &str)] = &[];
+#[cfg(not(feature = "kafka"))]
+const LEFT_OUT_TYPES: &[(&str, &str)] = &[("kafka", "kafka")];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {
@@ -151,7 +175,8 @@ pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<
     for (key, key_span, value) in table.entries() {
         let source = table.inner(key, key_span, value);
         if value.get_ref().is_table() {
-            sources.extend(read_one(key, source, defaults));
+            let read = read_one(key, source, defaults, &sources);
+            sources.extend(read);
         } else {
             source.abandon();
         }
@@ -173,6 +198,7 @@ fn read_one(
     key: &str,
     mut table: TableReader<'_>,
     defaults: &LoaderConfig,
+    earlier: &[SourceConfig],
 ) -> Option<SourceConfig> {
     let name = SourceName::parse(key);
     if let Err(error) = &name {
@@ -193,6 +219,12 @@ fn read_one(
     if let Some(SourceKind::Http(options)) = &mut kind {
         http::inherit(&table, options, defaults);
     }
+    #[cfg(feature = "kafka")]
+    if let Some(SourceKind::Kafka(kafka)) = &kind {
+        kafka.refuse_twins(&table, earlier);
+    }
+    #[cfg(not(feature = "kafka"))]
+    let _ = earlier;
     table.finish();
     Some(SourceConfig { name: name.ok()?, loading, kind: kind? })
 }
@@ -217,6 +249,11 @@ fn read_type(table: &mut TableReader<'_>) -> Option<SourceType> {
         if LATER_TYPES.contains(&wanted) {
             let problem = Problem::new("a type of source that this version does not support yet");
             return Err(text.refuse(problem.expected(&supported)));
+        }
+        if let Some((_, feature)) = LEFT_OUT_TYPES.iter().find(|(name, _)| *name == wanted) {
+            let problem = Problem::new("a type of source that this build has no support for");
+            let help = format!("use a build with the cargo feature `{feature}`");
+            return Err(text.refuse(problem.expected(&supported).help(help)));
         }
         let problem = text.refuse(Problem::new("no type of source").expected(&supported));
         let known = names().chain(LATER_TYPES.iter().copied());

@@ -1,6 +1,8 @@
 //! The whole module from text to value, and from mistake to message.
 
 mod good;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod places;
 mod wrong;
 

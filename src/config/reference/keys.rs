@@ -33,6 +33,8 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
                                  partition is a stream of its own name, and so a source of its own. It may be read \
                                  over either protocol, and over the other one later: nothing is lost or repeated. `payload`, \
                                  `event_type` and the like are places in the body."),
+    ("sources.kafka", "One topic of Kafka, read as a member of a consumer group. docs/kafka_source.md says what becomes of its \
+                       messages."),
 ];
 
 /// Every key. The place `sources` stands for each type that has no row of its own for the key.
@@ -197,6 +199,32 @@ pub(super) const KEYS: &[Key] = &[
         .such_as("\"/data\""),
     shown("sources.rabbitmq_stream", "max_event_bytes", Is("\"1MiB\""), "The most bytes a body may have; a larger message \
            becomes a dead letter."),
+
+    shown("sources.kafka", "brokers", None, "The brokers that are asked first, as `HOST:PORT`; they name the others.")
+        .such_as("[\"localhost:9092\"]"),
+    shown("sources.kafka", "topic", None, "The topic. Two sources cannot read topics of the same name.").such_as("\"metrics\""),
+    shown("sources.kafka", "group", Is("\"eventloader\""), "The consumer group, whose members share the partitions."),
+    shown("sources.kafka", "read_from", Is("\"beginning\""), "Where a group without committed offsets begins: `beginning`, or \
+           `group_created` for what is published from then on."),
+    shown("sources.kafka", "tls", Is("false"), "Whether connections are encrypted. Needs a build with the cargo feature \
+           `kafka-tls`."),
+    shown("sources.kafka", "ca_file", None, "The certificates that are trusted instead of the machine's own, as PEM. Only with \
+           `tls`."),
+    shown("sources.kafka", "username", None, "Who logs in (SASL)."),
+    secret("sources.kafka", "password", None, "The password of `username`."),
+    shown("sources.kafka", "mechanism", Is("\"plain\""), "How the user logs in. `scram-sha-256` and `scram-sha-512` need a \
+           build with the cargo feature `kafka-tls`."),
+    shown("sources.kafka", "batch_size", Is("1000"), "The most messages that are stored and acknowledged together."),
+    shown("sources.kafka", "linger", Is("\"5ms\""), "How long a batch waits for more after its first message."),
+    shown("sources.kafka", "dedup_retention", Is("\"720h\""), "How long message ids are remembered to recognise a message that \
+           comes again."),
+    shown("sources.kafka", "event_type", None, "Where in the value its type is. Left out: the header `ce_type`, else `/type`, \
+           else the topic.").such_as("\"/kind\""),
+    shown("sources.kafka", "message_id", None, "Where in the value its UUID is. Left out: the header `ce_id`, else \
+           `/message_id`.").such_as("\"/id\""),
+    shown("sources.kafka", "occurred_at", None, "Where in the value its time is. Left out: the header `ce_time`.")
+        .such_as("\"/created_at\""),
+    shown("sources.kafka", "payload", Is("\"\""), "Where in the value the payload is; `\"\"` is the whole value."),
 ];
 
 const fn shown(

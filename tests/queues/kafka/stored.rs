@@ -1,0 +1,203 @@
+//! Kafka and the database together: what is in `events` after everything that can happen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventloader::consumer::ConsumedSource;
+use eventloader::mapping::Pointer;
+use eventloader::mapping::message::{MessageMapping, Payload, Place};
+use eventloader::sources::kafka::{KafkaOptions, KafkaSource};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use crate::queues::conformance::{Fixture, Sent, consumed, numbers, queue_conformance};
+use crate::support::consuming::Consuming;
+use crate::support::database::Database;
+use crate::support::kafka::{Kafka, Outgoing};
+use crate::support::program::Program;
+use crate::support::wait_for;
+
+struct Topic(Kafka);
+
+impl Fixture for Topic {
+    type Source = KafkaSource;
+
+    async fn create() -> Self {
+        Self(Kafka::start(1))
+    }
+
+    fn source(&self) -> Arc<KafkaSource> {
+        Arc::new(self.0.source())
+    }
+
+    fn mapping(&self) -> MessageMapping {
+        MessageMapping {
+            event_type: Place::Usual(Pointer::to_key("type")),
+            message_id: Place::Usual(Pointer::to_key("message_id")),
+            payload: Payload::At(Pointer::whole()),
+            ..MessageMapping::default()
+        }
+    }
+
+    async fn publish(&self, messages: &[Sent]) {
+        let each = messages.iter();
+        let each = each.map(|Sent { message_id, body }| {
+            (body.as_slice(), message_id.map(|id| id.to_string()))
+        });
+        self.0.publish_all(each).await;
+    }
+
+    async fn unacknowledged(&self) -> usize {
+        let left = self.0.end(0) - self.0.committed(0).unwrap_or_default();
+        usize::try_from(left).unwrap()
+    }
+}
+
+queue_conformance!(Topic);
+
+/// `eventloader.toml` for the topic.
+fn configuration(kafka: &Kafka, more: &str) -> String {
+    format!(
+        "[sources.clicks]\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntopic = \"clicks\"\n{more}",
+        kafka.brokers
+    )
+}
+
+async fn stored(database: &Database) -> i64 {
+    database.value("select count(*) from eventloader.events").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_deposit_and_commit_stores_nothing_twice() {
+    let (database, kafka) = (Database::migrated().await, Kafka::start(2));
+    for partition in [0, 1] {
+        kafka.publish_numbers(partition, 0..20).await;
+    }
+    let never = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 1000];
+    kafka.refuse(RDKafkaApiKey::OffsetCommit, &never);
+    let program = Program::new(&database, &configuration(&kafka, ""));
+    let mut victim = program.start(&["run"], "victim.log");
+    wait_for("the events", || async { (stored(&database).await == 40).then_some(()) }).await;
+    victim.kill().await.unwrap();
+    assert_eq!((kafka.committed(0), kafka.committed(1)), (None, None), "nothing was committed");
+    kafka.refuse_no_more(RDKafkaApiKey::OffsetCommit);
+    // The group misses the victim after 10 s.
+    let mut heir = program.start(&["run"], "heir.log");
+    wait_for("commits", || async {
+        let committed = (kafka.committed(0), kafka.committed(1));
+        (committed == (Some(20), Some(20))).then_some(())
+    })
+    .await;
+    assert_eq!(stored(&database).await, 40);
+    let streams: Vec<String> = database
+        .column("select stream || ' ' || count(*) || ' ' || max(version) from eventloader.events group by stream order by 1")
+        .await;
+    assert_eq!(streams, ["clicks/0 20 19", "clicks/1 20 19"]);
+    let letters: i64 = database.value("select count(*) from eventloader.dead_letter").await;
+    assert_eq!(letters, 0);
+    heir.kill().await.unwrap();
+    assert!(!program.read("heir.log").contains("rdkafka"), "{}", program.read("heir.log"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_group_reads_everything_and_stores_nothing_twice() {
+    let (database, topic) = (Database::migrated().await, Topic::create().await);
+    topic.0.publish_numbers(0, 0..30).await;
+    let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
+    wait_for("the events", || async { (stored(&database).await == 30).then_some(()) }).await;
+    consuming.stop().await;
+    let options = KafkaOptions { group: "again".to_owned(), ..topic.0.options() };
+    let source = ConsumedSource::new("q", Arc::new(KafkaSource::new(options)))
+        .with_settings(consumed(&topic, "q").settings);
+    let consuming = Consuming::start(&database, vec![source]).await;
+    let seen = || consuming.counters.duplicates.load(std::sync::atomic::Ordering::Relaxed);
+    wait_for("the duplicates", || async { (seen() == 30).then_some(()) }).await;
+    consuming.stop().await;
+    assert_eq!(numbers(&database).await, (0..30).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tombstones_are_events_and_empty_values_are_dead_letters() {
+    let (database, topic) = (Database::migrated().await, Topic::create().await);
+    let key = Some(&b"k"[..]);
+    topic.0.publish(Outgoing { key, ..Outgoing::default() }).await;
+    topic.0.publish(Outgoing { key, value: Some(b""), ..Outgoing::default() }).await;
+    topic
+        .0
+        .publish(Outgoing { key, value: Some(b"\0\0\0\0\x07avro"), ..Outgoing::default() })
+        .await;
+    topic.0.publish(Outgoing { key, value: Some(b"7"), ..Outgoing::default() }).await;
+    let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
+    wait_for("the events", || async { (stored(&database).await == 2).then_some(()) }).await;
+    wait_for("the commit", || async { (topic.0.committed(0) == Some(4)).then_some(()) }).await;
+    consuming.stop().await;
+    let events: Vec<String> = database
+        .column(
+            "select concat_ws(' ', stream, version, event_type, payload, metadata->>'key', metadata->>'tombstone') \
+             from eventloader.events order by position",
+        )
+        .await;
+    assert_eq!(events, ["clicks/0 0 clicks null k true", "clicks/0 3 clicks 7 k"]);
+    let letters: Vec<String> = database
+        .column("select reference || ': ' || reason from eventloader.dead_letter order by id")
+        .await;
+    assert_eq!(letters[0], "clicks/0@1: the body is empty");
+    assert!(
+        letters[1].starts_with("clicks/0@2: ") && letters[1].contains("schema 7"),
+        "{letters:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_written_down() {
+    let (database, topic) = (Database::migrated().await, Topic::create().await);
+    topic.0.publish_numbers(0, 0..3).await;
+    let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
+    wait_for("the commit", || async { (topic.0.committed(0) == Some(3)).then_some(()) }).await;
+    consuming.stop().await;
+    let value = format!("\"{}\"", "x".repeat(1_000_000));
+    for _ in 0..8 {
+        topic.0.publish(Outgoing { value: Some(value.as_bytes()), ..Outgoing::default() }).await;
+    }
+    let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
+    wait_for("the commit", || async { (topic.0.committed(0) == Some(11)).then_some(()) }).await;
+    consuming.stop().await;
+    let first: i64 =
+        database.value("select min(version) from eventloader.events where version > 2").await;
+    let gaps: Vec<String> =
+        database.column("select first_id || '..' || last_id from eventloader.source_gap").await;
+    assert_eq!(gaps, [format!("3..{}", first - 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_explains_what_is_missing() {
+    let (database, kafka) = (Database::migrated().await, Kafka::start(1));
+    let program = Program::new(&database, &configuration(&kafka, ""));
+    let checked = program.run(&["check"]).await;
+    assert!(checked.stdout.contains("topic \"clicks\": 1 partitions, 0 offsets"), "{checked:?}");
+    kafka.refuse_topic(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
+    let checked = program.run(&["check"]).await;
+    assert_ne!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.stdout.contains("does not exist at"), "{checked:?}");
+    assert!(checked.stdout.contains("kafka-topics.sh --create --topic clicks"), "{checked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_the_place_in_the_group_is_kept() {
+    let (database, topic) = (Database::migrated().await, Topic::create().await);
+    let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
+    topic.0.publish_numbers(0, 0..1).await;
+    wait_for("the commit", || async { (topic.0.committed(0) == Some(1)).then_some(()) }).await;
+    let mut lock = database.pool.begin().await.unwrap();
+    sqlx::query("lock table eventloader.event_inbox in exclusive mode")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    topic.0.publish_numbers(0, 1..400).await;
+    // Longer than the session of a member, and than it takes to pause the partitions.
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert_eq!(topic.0.committed(0), Some(1));
+    lock.rollback().await.unwrap();
+    wait_for("the commit", || async { (topic.0.committed(0) == Some(400)).then_some(()) }).await;
+    consuming.stop().await;
+    assert_eq!(numbers(&database).await, (0..400).collect::<Vec<_>>());
+}
