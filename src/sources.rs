@@ -4,4 +4,5 @@ pub mod command;
 pub mod file;
 pub mod http;
 pub mod memory;
+pub mod redis_stream;
 pub mod sql;

@@ -1,5 +1,6 @@
 //! What tests stand on.
 
+pub(crate) mod cable;
 pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod http;
@@ -9,6 +10,7 @@ pub(crate) mod mariadb;
 pub(crate) mod pooler;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod tls;
 pub(crate) mod troubleshooting;
 

@@ -1,0 +1,3 @@
+//! Queue sources: one suite for every driver, and what is particular to each.
+
+mod redis_stream;
