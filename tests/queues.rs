@@ -1,3 +1,6 @@
 //! Queue sources: one suite for every driver, and what is particular to each.
 
+mod conformance;
+mod consuming;
+mod memory;
 mod redis_stream;

@@ -1,6 +1,7 @@
 //! What tests stand on.
 
 pub(crate) mod cable;
+pub(crate) mod consuming;
 pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod http;

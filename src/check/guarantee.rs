@@ -4,6 +4,7 @@ use super::{Finding, message, subject_of};
 use crate::app;
 use crate::config::{SourceConfig, SourceKind};
 use crate::loader::policy::OnFailure;
+use crate::sources::redis_stream::RedisStreamOptions;
 
 /// The promise of one source, as one line.
 pub(super) fn finding(source: &SourceConfig) -> Finding {
@@ -15,6 +16,7 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
         }
         SourceKind::Command(command) => command.mode.guarantee().to_owned(),
         SourceKind::Sql(sql) => app::sql_options(sql).guarantee(),
+        SourceKind::RedisStream(_) => return queue_finding(source, RedisStreamOptions::GUARANTEE),
     };
     let failure = match source.loading.on_failure {
         OnFailure::Hold => {
@@ -25,5 +27,10 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
         }
     };
     let promise = format!("{}; {failure}", order.trim_end_matches('.'));
+    Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise)
+}
+
+/// A queue is not asked: no request's outcome can be unknown.
+fn queue_finding(source: &SourceConfig, promise: &str) -> Finding {
     Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise)
 }

@@ -7,11 +7,14 @@ mod file;
 mod http;
 mod item;
 mod name;
+mod queue;
+mod redis_stream;
 mod sql;
 
 pub use command::CommandConfig;
 pub use file::FileConfig;
 pub use name::{SourceName, SourceNameError};
+pub use redis_stream::RedisStreamConfig;
 pub use sql::SqlConfig;
 
 use super::error::Problem;
@@ -26,7 +29,7 @@ pub use crate::sources::http::HttpOptions as HttpConfig;
 pub struct SourceConfig {
     /// The key of its table; unique.
     pub name: SourceName,
-    /// How it is loaded; what it does not set comes from `[loader]`.
+    /// How it is loaded; what it does not set comes from `[loader]`. Without meaning for a queue source.
     pub loading: Loading,
     /// What it is, by its key `type`.
     pub kind: SourceKind,
@@ -44,6 +47,8 @@ pub enum SourceKind {
     Command(CommandConfig),
     /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
     Sql(SqlConfig),
+    /// `type = "redis_stream"`: a stream of Redis or Valkey, read by a consumer group.
+    RedisStream(RedisStreamConfig),
 }
 
 impl SourceKind {
@@ -54,7 +59,14 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Command(_) => "command",
             Self::Sql(_) => "sql",
+            Self::RedisStream(_) => "redis_stream",
         }
+    }
+
+    /// Whether a broker delivers, and keeps the place.
+    pub fn is_queue(&self) -> bool {
+        let of_kind = TYPES.iter().find(|source_type| source_type.name == self.type_name());
+        of_kind.is_some_and(|source_type| source_type.intake == Intake::Queue)
     }
 
     /// The host it is asked at; none for what is on this machine.
@@ -62,9 +74,19 @@ impl SourceKind {
         match self {
             Self::Http(api) => api.url.host_str().map(str::to_owned),
             Self::Sql(sql) => sql.location.host(),
+            Self::RedisStream(stream) => stream.options.host(),
             Self::File(_) | Self::Command(_) => None,
         }
     }
+}
+
+/// How events come in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    /// The source is asked, as [`Loading`] says.
+    Pull,
+    /// A broker delivers; the type reads all its keys.
+    Queue,
 }
 
 /// A type that can be configured.
@@ -73,34 +95,55 @@ struct SourceType {
     name: &'static str,
     /// A key that only this type has, to guess it where `type` is missing.
     telltale: &'static str,
+    intake: Intake,
     read: fn(&mut TableReader<'_>) -> Option<SourceKind>,
+}
+
+impl SourceType {
+    /// How it is asked; the defaults for a type that is not.
+    fn read_loading(&self, table: &mut TableReader<'_>, defaults: &LoaderConfig) -> Loading {
+        match self.intake {
+            Intake::Pull => Loading::read(table, defaults),
+            Intake::Queue => Loading::of_queue(defaults),
+        }
+    }
 }
 
 const TYPES: &[SourceType] = &[
     SourceType {
         name: "http",
         telltale: "url",
+        intake: Intake::Pull,
         read: |table| http::read(table).map(SourceKind::Http),
     },
     SourceType {
         name: "file",
         telltale: "path",
+        intake: Intake::Pull,
         read: |table| FileConfig::read(table).map(SourceKind::File),
     },
     SourceType {
         name: "command",
         telltale: "command",
+        intake: Intake::Pull,
         read: |table| CommandConfig::read(table).map(SourceKind::Command),
     },
     SourceType {
         name: "sql",
         telltale: "table",
+        intake: Intake::Pull,
         read: |table| SqlConfig::read(table).map(SourceKind::Sql),
+    },
+    SourceType {
+        name: "redis_stream",
+        telltale: "group",
+        intake: Intake::Queue,
+        read: |table| RedisStreamConfig::read(table).map(SourceKind::RedisStream),
     },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "kafka"];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {
@@ -122,7 +165,7 @@ pub(super) fn read_types(table: &TableReader<'_>) {
         let mut source = table.absent(source_type.name);
         read_type(&mut source);
         (source_type.read)(&mut source);
-        Loading::read(&mut source, &LoaderConfig::default());
+        source_type.read_loading(&mut source, &LoaderConfig::default());
     }
 }
 
@@ -139,7 +182,10 @@ fn read_one(
     }
     let source_type = read_type(&mut table);
     let kind = source_type.map(|source_type| (source_type.read)(&mut table));
-    let loading = Loading::read(&mut table, defaults);
+    let loading = match source_type {
+        Some(source_type) => source_type.read_loading(&mut table, defaults),
+        None => Loading::read(&mut table, defaults),
+    };
     let Some(mut kind) = kind else {
         table.abandon();
         return None;

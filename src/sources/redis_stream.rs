@@ -79,6 +79,18 @@ struct Place {
     group: String,
 }
 
+impl RedisStreamOptions {
+    /// What holds for the events, in plain words.
+    pub const GUARANTEE: &str = "every entry is acknowledged after it is stored, under a version made of its id, by which a \
+        second delivery is recognised; entries of a consumer that died are taken over after retry_after; what was trimmed \
+        or deleted before it was read is reported as a gap";
+
+    /// The host it is on.
+    pub fn host(&self) -> Option<String> {
+        Url::parse(self.url.expose_secret()).ok()?.host_str().map(str::to_owned)
+    }
+}
+
 impl RedisStreamSource {
     /// Nothing is connected yet.
     pub fn new(options: RedisStreamOptions) -> Self {

@@ -1,6 +1,7 @@
 //! `redis_stream` on a real Redis.
 
 mod claim;
+mod conformance;
 mod fault;
 mod gap;
 mod read;

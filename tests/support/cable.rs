@@ -7,13 +7,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
-/// When all connections are cut, once.
+/// When all connections are cut, once; but those that hold stay, and do so for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// The server does not get what holds the word.
     Before(&'static str),
     /// The server gets it, and its answer is lost.
     After(&'static str),
+    /// The server does not get it, and the connection stays as it is.
+    Hold(&'static str),
 }
 
 /// Listens on a port of its own and passes everything on. It ends with the value.
@@ -77,8 +79,13 @@ async fn pass(client: TcpStream, port: u16, cut: Arc<Mutex<Option<Cut>>>) -> boo
         let bytes = &buffer[..length];
         let has = |word: &str| bytes.windows(word.len()).any(|found| found == word.as_bytes());
         let met = cut.lock().unwrap().take_if(|cut| match cut {
-            Cut::Before(word) | Cut::After(word) => has(word),
+            Cut::Before(word) | Cut::After(word) | Cut::Hold(word) => has(word),
         });
+        if met.is_some_and(|cut| matches!(cut, Cut::Hold(_))) {
+            *cut.lock().unwrap() = met;
+            drop((&mut answers).await);
+            return false;
+        }
         if let Some(cut) = met {
             answers.abort();
             if let Cut::After(_) = cut {

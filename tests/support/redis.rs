@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use redis::Value;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Value};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
@@ -110,12 +110,19 @@ impl Redis {
     }
 
     async fn try_connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// A connection that has patience with a busy machine.
+    pub(crate) async fn connect(&self) -> MultiplexedConnection {
+        self.try_connect().await.unwrap()
     }
 
     /// Sends words as a command.
     pub(crate) async fn command(&self, words: &[&str]) -> Value {
-        let mut connection = self.try_connect().await.unwrap();
+        let mut connection = self.connect().await;
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(*word);

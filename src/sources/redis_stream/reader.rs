@@ -37,6 +37,8 @@ pub(super) struct Reader {
     look_back: Option<EntryId>,
     claim_cursor: EntryId,
     claim_at: Instant,
+    /// The last look found as much as it asked for: there is more, for which nobody needs to wait.
+    pub(super) has_more: bool,
     chunk: usize,
     largest: usize,
 }
@@ -55,6 +57,7 @@ impl Reader {
             look_back: Some(EntryId::ZERO),
             claim_cursor: EntryId::ZERO,
             claim_at: Instant::now(),
+            has_more: false,
             chunk: CHUNK_FIRST,
             largest: 0,
         }
@@ -106,6 +109,7 @@ impl Reader {
             Some((last, _)) if found.len() == count => Some(*last),
             _ => None,
         };
+        self.has_more = found.len() == count;
         self.take(found, limits);
         Ok(())
     }
@@ -123,6 +127,7 @@ impl Reader {
             reply::claimed(answer).ok_or_else(|| self.consumer.link.strange("XAUTOCLAIM"))?;
         self.gaps.extend(claimed.deleted.into_iter().map(deleted_while_pending));
         self.claim_cursor = claimed.cursor;
+        self.has_more = claimed.entries.len() == count;
         self.take(claimed.entries, limits);
         self.look_back = None;
         if self.claim_cursor == EntryId::ZERO {
@@ -153,6 +158,7 @@ impl Reader {
         let ids: Vec<EntryId> = found.iter().map(|(id, _)| *id).collect();
         self.progress.advance(ids.last().copied().unwrap_or(group.delivered));
         let loss = self.watch.look(&stream, &group);
+        self.has_more = ids.len() == count;
         self.take(found, limits);
         if let Some(loss) = loss {
             group::recount(&link, &place, &stream, &loss, &ids).await?;

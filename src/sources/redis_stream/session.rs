@@ -76,11 +76,12 @@ impl QueueSession for RedisStreamSession {
             let now = Instant::now();
             if reader.has_something() {
                 let deadline = *deadline.get_or_insert(now + limits.linger);
-                if now >= deadline {
+                if now >= deadline && !reader.has_more {
                     break;
                 }
             }
-            let wait = deadline.map_or(PATIENCE, |deadline| deadline - now);
+            let wait =
+                deadline.map_or(PATIENCE, |deadline| deadline.saturating_duration_since(now));
             reader.fill(&limits, wait).await?;
         }
         Ok(reader.deliver(&limits))

@@ -160,8 +160,7 @@ async fn what_cannot_be_read_is_delivered_with_its_fault_among_its_neighbours() 
     stream.add(1).await;
     let mut add = redis::cmd("XADD");
     add.arg(&stream.options.stream).arg("2-0").arg("message").arg(b"\xff\xfe".as_slice());
-    let client = redis::Client::open(stream.redis.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = stream.redis.connect().await;
     add.query_async::<()>(&mut connection).await.unwrap();
     stream.command("XADD {} 3-0 message ").await;
     stream.command("XADD {} 4-2097152 n 4").await;

@@ -1,6 +1,6 @@
 //! What keeps a session from being, and what is said of it.
 
-use eventloader::source::queue::{QueueError, QueueFailure, QueueSource};
+use eventloader::source::queue::{QueueError, QueueFailure, QueueSession, QueueSource};
 use eventloader::sources::redis_stream::{RedisStreamOptions, RedisStreamSource};
 use secrecy::SecretString;
 
@@ -75,7 +75,6 @@ async fn the_rights_that_are_named_are_enough() {
     let session = source.connect("one").await.unwrap();
     let delivery = deliver(&session).await;
     assert_eq!(numbers(&delivery), [1, 2, 3]);
-    use eventloader::source::queue::QueueSession as _;
     session.acknowledge(delivery.receipt).await.unwrap();
     session.close().await;
     assert!(stream.consumers().await.is_empty(), "it may not leave");
