@@ -458,7 +458,8 @@ fn a_stream_of_redis_is_read() {
         retry_after = \"10ms\"\nread_from = \"$\"\nstart_after = 1\n[sources.b]\ngroup = \"g\"\n\
         [sources.c]\ntype = \"redis_stream\"\nurl = \"redis://h?protocol=resp3\"\nstream = \"s\"\n\
         [sources.d]\ntype = \"redis_stream\"\nurl = \"redis://h\"\nstream = \"s\"\nca_file = \"x\"\n";
-    let all: String = findings(wrong, &[]).iter().map(|found| format!("{found}\n")).collect();
+    let found: Vec<String> = findings(wrong, &[]).iter().map(ToString::to_string).collect();
+    let all = found.join("\n");
     for wanted in [
         "sources.a.url",
         "not the key of a stream",

@@ -209,16 +209,13 @@ impl Reader {
             if !self.in_work.begin(id) {
                 continue;
             }
-            match entry {
-                Some(entry) => {
-                    let message = entry.into_message(&self.consumer.place.stream);
-                    largest = largest.max(message.body.len());
-                    self.held.push_back((id, message));
-                }
-                None => {
-                    self.gaps.push(deleted_while_pending(id));
-                    self.gone.push(id);
-                }
+            if let Some(entry) = entry {
+                let message = entry.into_message(&self.consumer.place.stream);
+                largest = largest.max(message.body.len());
+                self.held.push_back((id, message));
+            } else {
+                self.gaps.push(deleted_while_pending(id));
+                self.gone.push(id);
             }
         }
         self.largest = largest;

@@ -111,13 +111,13 @@ impl QueueSession for RedisStreamSession {
     async fn close(self) {
         let Self { reader, consumer, _life: life, .. } = self;
         drop((reader, life));
-        match tokio::time::timeout(LEAVE, consumer.leave()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(error = %error, "left the consumer group without a word")
-            }
-            Err(_) => tracing::debug!("left the consumer group without a word: Redis is slow"),
-        }
+        let left = tokio::time::timeout(LEAVE, consumer.leave()).await;
+        let error = match left {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "Redis is slow".to_owned(),
+        };
+        tracing::debug!(error, "left the consumer group without a word");
     }
 }
 
