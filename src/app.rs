@@ -15,12 +15,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{
     Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind, SqlConfig,
 };
-use crate::consumer::{ConsumedSource, Consumers};
+use crate::consumer::{ConsumedSource, ConsumerSettings, Consumers};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
+use crate::source::queue::QueueSource;
 use crate::sources::command::{CommandOptions, CommandSource};
 use crate::sources::file::{FileOptions, FileSource};
 pub(crate) use crate::sources::http::Clients;
@@ -28,6 +29,7 @@ use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
 #[cfg(feature = "kafka")]
 use crate::sources::kafka::KafkaSource;
 use crate::sources::rabbitmq_stream::{RabbitMqStream, StreamSettings, TlsError};
+use crate::sources::redis_stream::RedisStreamSource;
 use crate::sources::sql::{SqlOptions, SqlSource};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
@@ -344,8 +346,12 @@ pub(crate) enum SetUp {
     /// It is asked by the loader.
     Pull(LoadedSource),
     /// It is consumed.
-    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "no other broker yet"))]
     Queue(ConsumedSource),
+}
+
+fn consumed(config: &SourceConfig, source: impl QueueSource, settings: &ConsumerSettings) -> SetUp {
+    let source = ConsumedSource::new(config.name.as_str(), Arc::new(source));
+    SetUp::Queue(source.with_settings(settings.clone()))
 }
 
 pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<SetUp, AppError> {
@@ -404,9 +410,12 @@ pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<Set
         }
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(kafka) => {
-            let source = Arc::new(KafkaSource::new(kafka.options.clone()));
-            let consumed = ConsumedSource::new(source_name, source);
-            return Ok(SetUp::Queue(consumed.with_settings(kafka.settings.clone())));
+            let source = KafkaSource::new(kafka.options.clone());
+            return Ok(consumed(config, source, &kafka.settings));
+        }
+        SourceKind::RedisStream(stream) => {
+            let source = RedisStreamSource::new(stream.options.clone());
+            return Ok(consumed(config, source, &stream.settings));
         }
     };
     let loading = &config.loading;

@@ -8,4 +8,5 @@ pub mod kafka;
 pub mod memory;
 pub mod memory_queue;
 pub mod rabbitmq_stream;
+pub mod redis_stream;
 pub mod sql;

@@ -5,4 +5,5 @@ mod consuming;
 #[cfg(feature = "kafka")]
 mod kafka;
 pub(crate) mod memory;
+mod redis_stream;
 mod spool;

@@ -271,5 +271,8 @@ fn judge(context: &Context, letter: &DeadLetter) -> Judge {
         SourceKind::RabbitMqStream(stream) => Judge::Events(stream.mapping.max_event_bytes),
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(kafka) => Judge::Messages(Box::new(kafka.settings.mapping.clone())),
+        SourceKind::RedisStream(stream) => {
+            Judge::Messages(Box::new(stream.settings.mapping.clone()))
+        }
     })
 }

@@ -11,6 +11,7 @@ mod kafka;
 mod name;
 mod queue;
 mod rabbitmq_stream;
+mod redis_stream;
 mod sql;
 
 pub use command::CommandConfig;
@@ -19,6 +20,7 @@ pub use file::FileConfig;
 pub use kafka::KafkaConfig;
 pub use name::{SourceName, SourceNameError};
 pub use rabbitmq_stream::RabbitMqStreamConfig;
+pub use redis_stream::RedisStreamConfig;
 pub use sql::SqlConfig;
 
 use super::error::Problem;
@@ -56,6 +58,8 @@ pub enum SourceKind {
     /// `type = "kafka"`: one topic of Kafka.
     #[cfg(feature = "kafka")]
     Kafka(KafkaConfig),
+    /// `type = "redis_stream"`: a stream of Redis or Valkey, read by a consumer group.
+    RedisStream(RedisStreamConfig),
 }
 
 impl SourceKind {
@@ -69,6 +73,7 @@ impl SourceKind {
             Self::RabbitMqStream(_) => "rabbitmq_stream",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "kafka",
+            Self::RedisStream(_) => "redis_stream",
         }
     }
 
@@ -84,6 +89,7 @@ impl SourceKind {
             Self::Http(api) => api.url.host_str().map(str::to_owned),
             Self::Sql(sql) => sql.location.host(),
             Self::RabbitMqStream(stream) => Some(stream.address.host().to_owned()),
+            Self::RedisStream(stream) => stream.options.host(),
             Self::File(_) | Self::Command(_) => None,
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.options.first_host(),
@@ -151,6 +157,12 @@ const TYPES: &[SourceType] = &[
         intake: Intake::Pull(Limits::STREAM),
         read: |table| RabbitMqStreamConfig::read(table).map(SourceKind::RabbitMqStream),
     },
+    SourceType {
+        name: "redis_stream",
+        telltale: "group",
+        intake: Intake::Queue,
+        read: |table| RedisStreamConfig::read(table).map(SourceKind::RedisStream),
+    },
     #[cfg(feature = "kafka")]
     SourceType {
         name: "kafka",
@@ -161,7 +173,7 @@ const TYPES: &[SourceType] = &[
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["amqp", "redis_stream"];
+const LATER_TYPES: &[&str] = &["amqp"];
 
 /// Types that this build leaves out, with the cargo feature that they need.
 #[cfg(feature = "kafka")]

@@ -35,6 +35,8 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
                                  `event_type` and the like are places in the body."),
     ("sources.kafka", "One topic of Kafka, read as a member of a consumer group. docs/kafka_source.md says what becomes of its \
                        messages."),
+    ("sources.redis_stream", "A stream of Redis 7 or later, or Valkey, read by a consumer group that several instances share. \
+                              docs/redis_stream_source.md says how entries become events."),
 ];
 
 /// Every key. The place `sources` stands for each type that has no row of its own for the key.
@@ -225,6 +227,27 @@ pub(super) const KEYS: &[Key] = &[
     shown("sources.kafka", "occurred_at", None, "Where in the value its time is. Left out: the header `ce_time`.")
         .such_as("\"/created_at\""),
     shown("sources.kafka", "payload", Is("\"\""), "Where in the value the payload is; `\"\"` is the whole value."),
+
+    secret("sources.redis_stream", "url", None, "The server: `redis://`, or `rediss://` for TLS; the number of the database may \
+            follow the port.").such_as("\"rediss://app:${SHOP_TOKEN}@redis.example.com:6379/0\""),
+    shown("sources.redis_stream", "stream", None, "The key of the stream.").such_as("\"user-events\""),
+    shown("sources.redis_stream", "group", Is("\"eventloader\""), "The consumer group. It is made where it is missing."),
+    shown("sources.redis_stream", "read_from", Is("\"beginning\""), "Where a group that is made begins: at the `beginning` of \
+           the stream, or, with `group_created`, at what is added after it was made."),
+    shown("sources.redis_stream", "retry_after", Is("\"60s\""), "How long an instance may show no life before the entries it \
+           had in work are taken over by another."),
+    shown("sources.redis_stream", "ca_file", None, "PEM file of the authorities to trust, instead of those of the machine.")
+        .such_as("\"ca.pem\""),
+    shown("sources.redis_stream", "batch_size", Is("1000"), "The most entries that are stored and acknowledged together."),
+    shown("sources.redis_stream", "linger", Is("\"5ms\""), "How long a batch waits for more after its first entry."),
+    shown("sources.redis_stream", "dedup_retention", Is("\"30d\""), "How long message ids are remembered, after which an entry \
+           with the same one is another event."),
+    shown("sources.redis_stream", "event_type", None, "Where in the body the type is. Left out: the field `type`, else `/type` in \
+           the body, else the name of the stream.").such_as("\"/kind\""),
+    shown("sources.redis_stream", "message_id", None, "Where in the body the UUID is. Left out: the field `message_id`, else \
+           `/message_id` in the body.").such_as("\"/uuid\""),
+    shown("sources.redis_stream", "occurred_at", None, "Where in the body the time is.").such_as("\"/created_at\""),
+    shown("sources.redis_stream", "payload", Is("\"\""), "Where in the body the payload is; `\"\"` is the whole body."),
 ];
 
 const fn shown(
