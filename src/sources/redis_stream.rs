@@ -6,8 +6,8 @@
 //! - reads new entries in batches, and acknowledges them when it is told that they are stored;
 //! - takes over what other consumers have left pending for `retry_after`, wherever in the list it stands, and tells Redis
 //!   again and again that it still works on what it has itself, so that nobody takes that over however slow the database
-//!   is ([`pending`]);
-//! - reports what was trimmed or deleted before it was read ([`gap`]).
+//!   is;
+//! - reports what was trimmed or deleted before it was read.
 //!
 //! It has two connections: one that waits for entries, and one for everything that must not wait.
 

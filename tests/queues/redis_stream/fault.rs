@@ -9,7 +9,7 @@ use crate::support::cable::{Cable, Cut};
 use crate::support::redis::{PASSWORD, Redis};
 
 /// A source behind a cable.
-async fn behind(cable: &Cable, stream: &Stream) -> RedisStreamSource {
+fn behind(cable: &Cable, stream: &Stream) -> RedisStreamSource {
     let mut options = stream.options.clone();
     options.url = SecretString::from(format!("redis://:{PASSWORD}@{}", cable.address));
     RedisStreamSource::new(options)
@@ -20,7 +20,7 @@ async fn a_connection_cut_before_an_acknowledgement_brings_the_entries_again() {
     let stream = Stream::new().await;
     stream.add_all(1..=4).await;
     let cable = Cable::to(stream.redis.port).await;
-    let source = behind(&cable, &stream).await;
+    let source = behind(&cable, &stream);
     let session = source.connect("one").await.unwrap();
     let delivery = deliver(&session).await;
     cable.cut_at(Cut::Before("XACK"));
@@ -39,7 +39,7 @@ async fn a_connection_cut_after_an_acknowledgement_brings_nothing_again() {
     let stream = Stream::new().await;
     stream.add_all(1..=4).await;
     let cable = Cable::to(stream.redis.port).await;
-    let source = behind(&cable, &stream).await;
+    let source = behind(&cable, &stream);
     let session = source.connect("one").await.unwrap();
     let delivery = deliver(&session).await;
     cable.cut_at(Cut::After("XACK"));

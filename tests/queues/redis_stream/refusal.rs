@@ -10,10 +10,7 @@ use crate::support::redis::{PASSWORD, Redis};
 /// Why neither a connection nor a look works.
 async fn refusal(options: RedisStreamOptions) -> QueueError {
     let source = RedisStreamSource::new(options);
-    let error = match source.connect("one").await {
-        Ok(_) => panic!("connected"),
-        Err(error) => error,
-    };
+    let Err(error) = source.connect("one").await else { panic!("connected") };
     let seen = format!("{error:?} {source:?}");
     assert!(!seen.contains(PASSWORD) && !seen.contains("wr0ng"), "{seen}");
     error
