@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 
-.PHONY: help setup setup-tests build run test lint docs fmt
+.PHONY: help setup setup-tests build run test bench lint docs fmt
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -11,7 +11,7 @@ help: ## Show this list
 setup: ## Install a C compiler, PostgreSQL's programs and Rust, where they are missing
 	@./scripts/setup.sh
 
-setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer
+setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer, Redis; unpack RabbitMQ 4 into the user's cache
 	@./scripts/setup.sh tests
 
 build: setup ## Build the optimised binary, target/release/eventloader
@@ -23,6 +23,9 @@ run: setup ## Run examples/quickstart.toml on the embedded PostgreSQL; Ctrl-C st
 
 test: setup-tests ## Run all tests, on a private PostgreSQL that they start and stop themselves
 	$(CARGO) test --locked
+
+bench: setup-tests ## Measure: from each broker into events, beside the broker's plain client
+	EVENTLOADER_BENCH=1 $(CARGO) test --release --locked --test eventloader_tests bench -- --ignored --nocapture --test-threads=1
 
 lint: setup ## Check format, lints and docs
 	$(CARGO) fmt --check

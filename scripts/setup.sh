@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and running need and this Debian machine lacks: a C compiler, PostgreSQL's programs, Rust; with
-# `tests` as its argument, also the programs of MariaDB and PgBouncer.
+# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, and RabbitMQ 4 in the user's cache.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
 
@@ -45,6 +45,7 @@ fi
 if [ "${1:-}" = tests ]; then
     command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
     command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
+    command -v redis-server >/dev/null || packages+=(redis-server)
 fi
 has_rust || packages+=(curl ca-certificates)
 if [ ${#packages[@]} -gt 0 ]; then
@@ -54,7 +55,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     with_services
     # Nor are they to come with the next boot.
-    for service in mariadb pgbouncer; do
+    for service in mariadb pgbouncer redis-server; do
         if [[ " ${packages[*]} " = *" $service"* ]] && command -v systemctl >/dev/null; then
             as_root systemctl disable --quiet "$service" || true
         fi
@@ -70,3 +71,5 @@ if ! has_rust; then
             sh -s -- -y --profile minimal --component clippy --component rustfmt
     fi
 fi
+
+if [ "${1:-}" = tests ]; then "$(dirname "$0")/rabbitmq4.sh" prepare; fi

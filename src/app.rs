@@ -15,18 +15,21 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{
     Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind, SqlConfig,
 };
-use crate::consumer::{ConsumedSource, Consumers};
+use crate::consumer::{ConsumedSource, ConsumerSettings, Consumers};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
+use crate::source::queue::QueueSource;
 use crate::sources::command::{CommandOptions, CommandSource};
 use crate::sources::file::{FileOptions, FileSource};
 pub(crate) use crate::sources::http::Clients;
 use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
 #[cfg(feature = "kafka")]
 use crate::sources::kafka::KafkaSource;
+use crate::sources::rabbitmq_stream::{RabbitMqStream, StreamSettings, TlsError};
+use crate::sources::redis_stream::RedisStreamSource;
 use crate::sources::sql::{SqlOptions, SqlSource};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
@@ -40,6 +43,9 @@ const HINT_CAPACITY: usize = 1024;
 
 /// A net below the sources' own deadlines, for those that have none.
 const SOURCE_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long an empty page of a stream waits for a message; at most half a lease.
+const STREAM_POLL: Duration = Duration::from_millis(500);
 
 /// What `eventloader run` runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -66,6 +72,15 @@ pub enum AppError {
         /// Why.
         #[source]
         cause: HttpSourceError,
+    },
+    /// The certificates of a source cannot be used.
+    #[error("source {source_name} cannot be set up")]
+    Certificates {
+        /// Which.
+        source_name: String,
+        /// Why.
+        #[source]
+        cause: TlsError,
     },
     /// A source has the name of a stream that an application writes.
     #[error(
@@ -331,8 +346,12 @@ pub(crate) enum SetUp {
     /// It is asked by the loader.
     Pull(LoadedSource),
     /// It is consumed.
-    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "no other broker yet"))]
     Queue(ConsumedSource),
+}
+
+fn consumed(config: &SourceConfig, source: impl QueueSource, settings: &ConsumerSettings) -> SetUp {
+    let source = ConsumedSource::new(config.name.as_str(), Arc::new(source));
+    SetUp::Queue(source.with_settings(settings.clone()))
 }
 
 pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<SetUp, AppError> {
@@ -372,11 +391,31 @@ pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<Set
             let deadline = options.deadline() + Duration::from_secs(1);
             (Arc::new(SqlSource::new(options)), deadline)
         }
+        SourceKind::RabbitMqStream(stream) => {
+            let settings = StreamSettings {
+                source_name: source_name.clone(),
+                address: stream.address.clone(),
+                stream: stream.stream.clone(),
+                mapping: stream.mapping.clone(),
+                timeout: stream.timeout,
+                poll: STREAM_POLL.min(config.loading.lease_ttl / 2),
+                ca_file: stream.ca_file.clone(),
+            };
+            let deadline = RabbitMqStream::deadline(&settings);
+            let source = RabbitMqStream::new(settings).map_err(|cause| AppError::Certificates {
+                source_name: source_name.clone(),
+                cause,
+            })?;
+            (Arc::new(source), deadline)
+        }
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(kafka) => {
-            let source = Arc::new(KafkaSource::new(kafka.options.clone()));
-            let consumed = ConsumedSource::new(source_name, source);
-            return Ok(SetUp::Queue(consumed.with_settings(kafka.settings.clone())));
+            let source = KafkaSource::new(kafka.options.clone());
+            return Ok(consumed(config, source, &kafka.settings));
+        }
+        SourceKind::RedisStream(stream) => {
+            let source = RedisStreamSource::new(stream.options.clone());
+            return Ok(consumed(config, source, &stream.settings));
         }
     };
     let loading = &config.loading;

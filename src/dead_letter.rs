@@ -1,5 +1,6 @@
 //! Giving dead letters back: an event returns to the inbox, under its own id, and takes the usual way from there. A message
-//! is judged again, as its source is configured now, and deposited as if it had just been delivered.
+//! is judged again, as its source is configured now, and deposited as if it had just been delivered. An event that is in the
+//! log already returns to the handler that refused it.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -13,7 +14,7 @@ use crate::mapping::message::MessageMapping;
 use crate::mapping::{Mapping, Pointer};
 use crate::store::dead_letter::{self, DeadLetter, ReplayedEvent};
 use crate::store::message::{self, Deposited};
-use crate::store::{Actor, Remedy, StoreError, failed_to};
+use crate::store::{Actor, Remedy, StoreError, failed_to, subscription_replay};
 use crate::telemetry::chain;
 
 /// What is written beside the body of an event.
@@ -31,7 +32,7 @@ struct Detail {
 /// What came of a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replay {
-    /// The event is in the inbox again.
+    /// The event is in the inbox again, or waits for its handler.
     Replayed,
     /// It was replayed or discarded before, or somebody is at it.
     Gone,
@@ -79,6 +80,9 @@ async fn replay_locked(
     let Some(letter) = dead_letter::lock(connection, id).await? else {
         return Ok(Replay::Gone);
     };
+    if let Some(handled) = handled_event(&letter) {
+        return replay_to_handler(connection, id, &handled, actor).await;
+    }
     let body = dead_letter::body(&mut *connection, id).await?.unwrap_or_default();
     let max_event_bytes = match (letter.kind.as_str(), judge) {
         ("message", Judge::Messages(mapping)) => {
@@ -111,6 +115,37 @@ async fn replay_locked(
         Err(error) if error.remedy() == Remedy::SetRowAside => Ok(Replay::Refused(chain(&error))),
         Err(error) => Err(error),
     }
+}
+
+/// What is written beside an event of the log that its handler refused.
+#[derive(Debug, Deserialize)]
+struct HandledEvent {
+    subscription: String,
+    position: i64,
+}
+
+/// The event of a dead letter that is in the log already, and comes back to its handler.
+fn handled_event(letter: &DeadLetter) -> Option<HandledEvent> {
+    (letter.kind == "message").then(|| serde_json::from_value(letter.detail.clone()).ok()).flatten()
+}
+
+/// The program with the handler takes it up at its next look; no handler runs here.
+async fn replay_to_handler(
+    connection: &mut PgConnection,
+    id: i64,
+    event: &HandledEvent,
+    actor: &Actor,
+) -> Result<Replay, StoreError> {
+    let HandledEvent { subscription, position } = event;
+    let is_known =
+        subscription_replay::request(connection, id, subscription, *position, actor).await?;
+    Ok(if is_known {
+        Replay::Replayed
+    } else {
+        Replay::Refused(format!(
+            "there is no subscription {subscription}, or position {position} is no longer in the event log"
+        ))
+    })
 }
 
 /// Judges a message again and deposits it.

@@ -7,4 +7,6 @@ pub mod http;
 pub mod kafka;
 pub mod memory;
 pub mod memory_queue;
+pub mod rabbitmq_stream;
+pub mod redis_stream;
 pub mod sql;

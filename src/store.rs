@@ -8,14 +8,19 @@
     reason = "every function fails as `StoreError` says, and not otherwise"
 )]
 
+pub mod consumed_message;
 pub mod dead_letter;
 pub mod event;
+pub mod event_log;
 pub mod inbox;
 pub mod lease;
 pub mod message;
 pub mod request_log;
 pub mod request_log_archive;
 pub mod source;
+pub mod subscription;
+pub mod subscription_replay;
+pub mod subscription_retry;
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -4,11 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::format_collect, reason = "configurations and pages are small, and made once")]
 
+mod bench;
 mod check;
 mod commands;
 mod configuration;
 mod embedded;
+mod examples;
 mod fairness;
+mod handlers;
 mod hostile_http;
 mod instances;
 mod loading;

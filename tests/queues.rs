@@ -1,7 +1,9 @@
 //! Queue sources: one suite for every driver, and what is particular to each.
 
-mod conformance;
+pub(crate) mod conformance;
 mod consuming;
 #[cfg(feature = "kafka")]
 mod kafka;
-mod memory;
+pub(crate) mod memory;
+mod redis_stream;
+mod spool;

@@ -119,6 +119,16 @@ const COLUMNS: &[(&str, &[(&str, &str)])] = &[
             ("recorded_at", "timestamp with time zone"),
         ],
     ),
+    (
+        "subscription",
+        &[
+            ("name", "text"),
+            ("position", "bigint"),
+            ("owner", "text"),
+            ("epoch", "bigint"),
+            ("expires_at", "timestamp with time zone"),
+        ],
+    ),
     ("stream", &[("stream", "text"), ("version", "bigint"), ("owner", "text")]),
     (
         "dead_letter",
@@ -147,6 +157,7 @@ const UNIQUE: &[(&str, &str)] = &[
     ("events", "(stream, version)"),
     ("events", "(stream, message_id) WHERE (message_id IS NOT NULL)"),
     ("stream", "(stream)"),
+    ("subscription", "(name)"),
     ("dead_letter", "(id)"),
 ];
 

@@ -4,5 +4,6 @@ mod command;
 mod conformance;
 mod file;
 mod http;
+mod rabbitmq_stream;
 mod singer;
 mod sql;

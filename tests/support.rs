@@ -1,5 +1,6 @@
 //! What tests stand on.
 
+pub(crate) mod cable;
 pub(crate) mod consuming;
 pub(crate) mod database;
 pub(crate) mod disk;
@@ -12,6 +13,8 @@ pub(crate) mod mariadb;
 pub(crate) mod pooler;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod rabbitmq;
+pub(crate) mod redis;
 pub(crate) mod tls;
 pub(crate) mod troubleshooting;
 

@@ -4,6 +4,7 @@ use super::{Finding, message, subject_of};
 use crate::app;
 use crate::config::{SourceConfig, SourceKind};
 use crate::loader::policy::OnFailure;
+use crate::sources::redis_stream::RedisStreamOptions;
 
 /// What a topic promises.
 #[cfg(feature = "kafka")]
@@ -20,8 +21,14 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
         }
         SourceKind::Command(command) => command.mode.guarantee().to_owned(),
         SourceKind::Sql(sql) => app::sql_options(sql).guarantee(),
+        SourceKind::RabbitMqStream(_) => {
+            "every message that the stream keeps until it is read is stored once, in the order of the offsets; what its \
+             retention removes before that is reported as a gap; asking again is harmless, so no request is left open"
+                .to_owned()
+        }
         #[cfg(feature = "kafka")]
-        SourceKind::Kafka(_) => return of_queue(source, KAFKA),
+        SourceKind::Kafka(_) => return queue_finding(source, KAFKA),
+        SourceKind::RedisStream(_) => return queue_finding(source, RedisStreamOptions::GUARANTEE),
     };
     let failure = match source.loading.on_failure {
         OnFailure::Hold => {
@@ -35,8 +42,7 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
     Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise)
 }
 
-/// Nothing is asked of a queue, so nothing can be asked twice.
-#[cfg(feature = "kafka")]
-fn of_queue(source: &SourceConfig, promise: &str) -> Finding {
-    Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise.to_owned())
+/// A queue is not asked: no request's outcome can be unknown.
+fn queue_finding(source: &SourceConfig, promise: &str) -> Finding {
+    Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise)
 }

@@ -45,7 +45,10 @@ pub(super) fn limits(config: &Config) -> Option<Finding> {
 pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
     let subject = subject_of(source.name.as_str());
     match &source.kind {
-        SourceKind::Http(_) | SourceKind::Sql(_) => None,
+        SourceKind::Http(_)
+        | SourceKind::Sql(_)
+        | SourceKind::RabbitMqStream(_)
+        | SourceKind::RedisStream(_) => None,
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(_) => None,
         SourceKind::Command(command) => {

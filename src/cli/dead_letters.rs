@@ -39,7 +39,7 @@ pub(super) enum DeadLetters {
         #[arg(long)]
         json: bool,
     },
-    /// Give events and messages back to the inbox
+    /// Give events and messages back to the inbox, or to the handler that refused them
     Replay(Bulk),
     /// Delete dead letters for good
     Discard(Bulk),
@@ -268,7 +268,11 @@ fn judge(context: &Context, letter: &DeadLetter) -> Judge {
         SourceKind::File(file) => Judge::Events(file.mapping.max_event_bytes),
         SourceKind::Command(command) => Judge::Events(command.mapping.max_event_bytes),
         SourceKind::Sql(sql) => Judge::Events(sql.mapping.max_event_bytes),
+        SourceKind::RabbitMqStream(stream) => Judge::Events(stream.mapping.max_event_bytes),
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(kafka) => Judge::Messages(Box::new(kafka.settings.mapping.clone())),
+        SourceKind::RedisStream(stream) => {
+            Judge::Messages(Box::new(stream.settings.mapping.clone()))
+        }
     })
 }

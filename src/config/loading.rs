@@ -10,11 +10,27 @@ use super::reader::TableReader;
 use crate::loader::policy::OnFailure;
 use crate::sources::http::AllowHosts;
 
-const BATCH_SIZES: RangeInclusive<u32> = 1..=1000;
 const DAY: Duration = Duration::from_hours(24);
-const MIN_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(200)..=DAY;
 const LEASE_TTLS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_hours(1);
 const MAX_IDLES: RangeInclusive<Duration> = Duration::from_millis(200)..=DAY;
+
+/// Within what a source may be loaded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    batch_size_max: u32,
+    min_interval_min: Duration,
+    /// Where a source without a cursor begins if nothing is said.
+    start_after: i64,
+}
+
+impl Limits {
+    /// Whoever is asked over and over is spared.
+    pub(super) const USUAL: Self =
+        Self { batch_size_max: 1000, min_interval_min: Duration::from_millis(200), start_after: 0 };
+    /// A connection stays open, over which the broker sends by itself; ids begin at 0.
+    pub(super) const STREAM: Self =
+        Self { batch_size_max: 10_000, min_interval_min: Duration::ZERO, start_after: -1 };
+}
 
 /// `[loader]`: the loader of this instance, and the defaults of every source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +68,7 @@ impl LoaderConfig {
         let default = Self::default();
         let concurrency =
             table.read_or("concurrency", default.concurrency, |s| s.integer(1..=10_000));
-        let pace = Pace::read(&mut table, &default.pace());
+        let pace = Pace::read(&mut table, &default.pace(), Limits::USUAL);
         let allow_hosts = table.read("allow_hosts", hosts::allow_hosts).map(|read| read.value);
         table.finish();
         Self {
@@ -78,10 +94,10 @@ impl LoaderConfig {
 /// How one source is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loading {
-    /// `batch_size`: the most events one request asks for. Default 1000, 1 to 1000.
+    /// `batch_size`: the most events one request asks for. Default 1000, 1 to 1000; 10000 for a `rabbitmq_stream`.
     pub batch_size: u32,
     /// `min_interval`: the least time between the starts of two requests, over all instances.
-    /// Default 200ms, 200ms to 24h.
+    /// Default 200ms, 200ms to 24h; from 0 for a `rabbitmq_stream`.
     pub min_interval: Duration,
     /// `lease_ttl`: how long a lease lasts without a heartbeat; a dead instance's source is taken
     /// over after it. Default 2s, 500ms to 1h.
@@ -91,14 +107,18 @@ pub struct Loading {
     pub max_idle: Duration,
     /// `on_failure`: what follows a request whose outcome is unknown. Default hold.
     pub on_failure: OnFailure,
-    /// `start_after`: the id after which a source without a cursor begins. Default 0.
+    /// `start_after`: the id after which a source without a cursor begins. Default 0; -1 for a `rabbitmq_stream`.
     pub start_after: i64,
 }
 
 impl Loading {
-    pub(super) fn read(table: &mut TableReader<'_>, defaults: &LoaderConfig) -> Self {
+    pub(super) fn read(
+        table: &mut TableReader<'_>,
+        defaults: &LoaderConfig,
+        limits: Limits,
+    ) -> Self {
         let Pace { batch_size, min_interval, lease_ttl, max_idle } =
-            Pace::read(table, &defaults.pace());
+            Pace::read(table, &defaults.pace(), limits);
         let choices = [("hold", OnFailure::Hold), ("retry", OnFailure::Retry)];
         Self {
             batch_size,
@@ -106,7 +126,8 @@ impl Loading {
             lease_ttl,
             max_idle,
             on_failure: table.read_or("on_failure", OnFailure::Hold, |s| s.one_of(&choices)),
-            start_after: table.read_or("start_after", 0, |s| s.integer(i64::MIN..=i64::MAX)),
+            start_after: table
+                .read_or("start_after", limits.start_after, |s| s.integer(i64::MIN..=i64::MAX)),
         }
     }
 }
@@ -129,11 +150,13 @@ struct Pace {
 }
 
 impl Pace {
-    fn read(table: &mut TableReader<'_>, defaults: &Self) -> Self {
+    fn read(table: &mut TableReader<'_>, defaults: &Self, limits: Limits) -> Self {
+        let batch_sizes = 1..=limits.batch_size_max;
         let batch_size =
-            table.read_or("batch_size", defaults.batch_size, |s| s.integer(BATCH_SIZES));
+            table.read_or("batch_size", defaults.batch_size, |s| s.integer(batch_sizes));
+        let min_intervals = limits.min_interval_min..=DAY;
         let min_interval =
-            table.read_or("min_interval", defaults.min_interval, |s| s.duration(MIN_INTERVALS));
+            table.read_or("min_interval", defaults.min_interval, |s| s.duration(min_intervals));
         let lease_ttl = table.read_or("lease_ttl", defaults.lease_ttl, |s| s.duration(LEASE_TTLS));
         let max_idle = read_max_idle(table, defaults.max_idle, min_interval);
         Self { batch_size, min_interval, lease_ttl, max_idle }

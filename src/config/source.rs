@@ -9,8 +9,9 @@ mod item;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod name;
-#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "no other broker yet"))]
 mod queue;
+mod rabbitmq_stream;
+mod redis_stream;
 mod sql;
 
 pub use command::CommandConfig;
@@ -18,10 +19,12 @@ pub use file::FileConfig;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaConfig;
 pub use name::{SourceName, SourceNameError};
+pub use rabbitmq_stream::RabbitMqStreamConfig;
+pub use redis_stream::RedisStreamConfig;
 pub use sql::SqlConfig;
 
 use super::error::Problem;
-use super::loading::{LoaderConfig, Loading};
+use super::loading::{Limits, LoaderConfig, Loading};
 use super::reader::TableReader;
 use super::shape::Shape;
 use super::suggest;
@@ -50,9 +53,13 @@ pub enum SourceKind {
     Command(CommandConfig),
     /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
     Sql(SqlConfig),
+    /// `type = "rabbitmq_stream"`: a stream of RabbitMQ.
+    RabbitMqStream(RabbitMqStreamConfig),
     /// `type = "kafka"`: one topic of Kafka.
     #[cfg(feature = "kafka")]
     Kafka(KafkaConfig),
+    /// `type = "redis_stream"`: a stream of Redis or Valkey, read by a consumer group.
+    RedisStream(RedisStreamConfig),
 }
 
 impl SourceKind {
@@ -63,15 +70,17 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Command(_) => "command",
             Self::Sql(_) => "sql",
+            Self::RabbitMqStream(_) => "rabbitmq_stream",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "kafka",
+            Self::RedisStream(_) => "redis_stream",
         }
     }
 
     /// Whether a broker delivers, and keeps the place.
     pub fn is_queue(&self) -> bool {
         let of_kind = TYPES.iter().find(|source_type| source_type.name == self.type_name());
-        of_kind.is_some_and(|source_type| source_type.intake == Intake::Queue)
+        of_kind.is_some_and(|source_type| matches!(source_type.intake, Intake::Queue))
     }
 
     /// The host it is asked at; none for what is on this machine.
@@ -79,6 +88,8 @@ impl SourceKind {
         match self {
             Self::Http(api) => api.url.host_str().map(str::to_owned),
             Self::Sql(sql) => sql.location.host(),
+            Self::RabbitMqStream(stream) => Some(stream.address.host().to_owned()),
+            Self::RedisStream(stream) => stream.options.host(),
             Self::File(_) | Self::Command(_) => None,
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.options.first_host(),
@@ -87,10 +98,10 @@ impl SourceKind {
 }
 
 /// How events come in.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Intake {
     /// The source is asked, as [`Loading`] says.
-    Pull,
+    Pull(Limits),
     /// A broker delivers; the type reads all its keys.
     Queue,
 }
@@ -109,7 +120,7 @@ impl SourceType {
     /// How it is asked; the defaults for a type that is not.
     fn read_loading(&self, table: &mut TableReader<'_>, defaults: &LoaderConfig) -> Loading {
         match self.intake {
-            Intake::Pull => Loading::read(table, defaults),
+            Intake::Pull(limits) => Loading::read(table, defaults, limits),
             Intake::Queue => Loading::of_queue(defaults),
         }
     }
@@ -119,26 +130,38 @@ const TYPES: &[SourceType] = &[
     SourceType {
         name: "http",
         telltale: "url",
-        intake: Intake::Pull,
+        intake: Intake::Pull(Limits::USUAL),
         read: |table| http::read(table).map(SourceKind::Http),
     },
     SourceType {
         name: "file",
         telltale: "path",
-        intake: Intake::Pull,
+        intake: Intake::Pull(Limits::USUAL),
         read: |table| FileConfig::read(table).map(SourceKind::File),
     },
     SourceType {
         name: "command",
         telltale: "command",
-        intake: Intake::Pull,
+        intake: Intake::Pull(Limits::USUAL),
         read: |table| CommandConfig::read(table).map(SourceKind::Command),
     },
     SourceType {
         name: "sql",
         telltale: "table",
-        intake: Intake::Pull,
+        intake: Intake::Pull(Limits::USUAL),
         read: |table| SqlConfig::read(table).map(SourceKind::Sql),
+    },
+    SourceType {
+        name: "rabbitmq_stream",
+        telltale: "stream",
+        intake: Intake::Pull(Limits::STREAM),
+        read: |table| RabbitMqStreamConfig::read(table).map(SourceKind::RabbitMqStream),
+    },
+    SourceType {
+        name: "redis_stream",
+        telltale: "group",
+        intake: Intake::Queue,
+        read: |table| RedisStreamConfig::read(table).map(SourceKind::RedisStream),
     },
     #[cfg(feature = "kafka")]
     SourceType {
@@ -150,7 +173,7 @@ const TYPES: &[SourceType] = &[
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "redis_stream"];
+const LATER_TYPES: &[&str] = &["amqp"];
 
 /// Types that this build leaves out, with the cargo feature that they need.
 #[cfg(feature = "kafka")]
@@ -199,7 +222,7 @@ fn read_one(
     let kind = source_type.map(|source_type| (source_type.read)(&mut table));
     let loading = match source_type {
         Some(source_type) => source_type.read_loading(&mut table, defaults),
-        None => Loading::read(&mut table, defaults),
+        None => Loading::read(&mut table, defaults, Limits::USUAL),
     };
     let Some(mut kind) = kind else {
         table.abandon();

@@ -78,6 +78,7 @@ impl<Q: QueueSource> Session<'_, Q> {
 
     /// Waits until the source is neither paused nor resting. `false`: stopped.
     async fn wait_for_permission(&self) -> bool {
+        let mut is_told = false;
         loop {
             if self.stop.intake.is_cancelled() {
                 return false;
@@ -90,11 +91,18 @@ impl<Q: QueueSource> Session<'_, Q> {
                     source_name = self.consumer.source_name,
                     "the source is not registered"
                 ),
-                Err(error) => tracing::debug!(
-                    source_name = self.consumer.source_name,
-                    error = chain(&error),
-                    "cannot look whether the source is paused"
-                ),
+                Err(error) if is_told => {
+                    tracing::debug!(error = chain(&error), "the database is still away");
+                }
+                Err(error) => {
+                    is_told = true;
+                    tracing::warn!(
+                        source_name = self.consumer.source_name,
+                        error = chain(&error),
+                        hint = error.hint(),
+                        "cannot ask the database whether the source is paused; the queue waits until it answers"
+                    );
+                }
             }
             let wait = tokio::time::sleep(LOOK_EVERY);
             self.stop.intake.run_until_cancelled(wait).await;

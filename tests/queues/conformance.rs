@@ -49,6 +49,16 @@ pub(crate) trait Fixture: Sized + Send + Sync + 'static {
     /// How many messages nobody acknowledged, in a consumer's hands or not.
     async fn unacknowledged(&self) -> usize;
 
+    /// Bodies that no event can be made of.
+    const POISON: &'static [&'static [u8]] = &[
+        b"",
+        b"no json",
+        b"\xff\xfe\x00",
+        b"{\"n\": ",
+        br#"{"n": "\u0000"}"#,
+        br#"{"n": 1e999999}"#,
+    ];
+
     /// How long until another consumer gets the messages of one that vanished without a goodbye.
     const TAKE_OVER: Duration = Duration::ZERO;
 }
@@ -164,14 +174,7 @@ pub(crate) async fn one_id_twice_is_one_event_or_a_conflict<F: Fixture>() {
 
 pub(crate) async fn poison_goes_aside_verbatim_and_its_neighbours_go_on<F: Fixture>() {
     let (database, fixture) = (Database::migrated().await, F::create().await);
-    let bodies: [&[u8]; 6] = [
-        b"",
-        b"no json",
-        b"\xff\xfe\x00",
-        b"{\"n\": ",
-        br#"{"n": "\u0000"}"#,
-        br#"{"n": 1e999999}"#,
-    ];
+    let bodies = F::POISON;
     let mut messages = Vec::new();
     for (place, body) in bodies.iter().enumerate() {
         messages.push(numbered(u32::try_from(place).unwrap()));

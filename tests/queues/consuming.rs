@@ -1,11 +1,17 @@
 //! The consumer, on the queue in memory.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use eventloader::consumer::ConsumedSource;
+use eventloader::consumer::{ConsumedSource, ConsumerSettings};
+use eventloader::mapping::message::MessageMapping;
 use eventloader::source::queue::{Message, QueueError};
 use eventloader::sources::memory_queue::MemoryQueue;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::consuming::Consuming;
 use crate::support::database::Database;
@@ -139,4 +145,64 @@ async fn a_session_that_breaks_is_opened_again_under_the_same_name() {
     let versions: Vec<i64> =
         database.column("select version from eventloader.events order by position").await;
     assert_eq!(versions, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn the_first_body_under_an_id_is_the_event_however_the_deliveries_fall() {
+    let database = Database::migrated().await;
+    let queue = MemoryQueue::new();
+    let mut random = StdRng::seed_from_u64(4);
+    let (mut first, mut other) = (BTreeMap::new(), BTreeSet::new());
+    let messages: Vec<Message> = (0..2000)
+        .map(|_| {
+            let (id, variant) = (random.random_range(0..150_u128), random.random_range(0..3));
+            let body = format!(r#"{{"id": {id}, "variant": {variant}}}"#);
+            if *first.entry(id).or_insert_with(|| body.clone()) != body {
+                other.insert(body.clone());
+            }
+            Message {
+                message_id: Some(Uuid::from_u128(id + 1).to_string()),
+                body: body.into(),
+                routed_as: "a".into(),
+                ..Message::default()
+            }
+        })
+        .collect();
+    // Small batches, and sessions that break at any time.
+    let settings = ConsumerSettings {
+        batch_size: 7,
+        linger: Duration::ZERO,
+        mapping: MessageMapping::default(),
+        ..ConsumerSettings::default()
+    };
+    let source = ConsumedSource::new("q", Arc::new(queue.clone())).with_settings(settings);
+    let one = Consuming::start(&database, vec![source]).await;
+    for message in messages {
+        queue.push(message);
+        if random.random_bool(0.02) {
+            queue.disconnect();
+        }
+        if random.random_bool(0.1) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    wait_until_empty(&queue).await;
+    wait_for("all events", || async {
+        let count: i64 = database.value("select count(*) from eventloader.events").await;
+        (usize::try_from(count).unwrap() == first.len()).then_some(())
+    })
+    .await;
+    one.stop().await;
+    let mut stored: Vec<String> =
+        database.column("select payload::text from eventloader.events").await;
+    stored.sort();
+    let mut want: Vec<String> = first.into_values().collect();
+    want.sort();
+    assert_eq!(stored, want);
+    let letters: BTreeSet<String> = database
+        .column("select convert_from(body, 'UTF8') from eventloader.dead_letter where kind = 'conflict'")
+        .await
+        .into_iter()
+        .collect();
+    assert_eq!(letters, other);
 }

@@ -9,7 +9,7 @@ use eventloader::sources::memory_queue::MemoryQueue;
 
 use super::conformance::{Fixture, Sent, queue_conformance};
 
-struct Memory(MemoryQueue);
+pub(crate) struct Memory(MemoryQueue);
 
 impl Fixture for Memory {
     type Source = MemoryQueue;

@@ -29,8 +29,14 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
                      of its values, and what is promised."),
     ("sources.command", "Any program that prints newline-delimited JSON, or a Singer tap. docs/command_source.md says how \
                          it is run."),
+    ("sources.rabbitmq_stream", "A stream of RabbitMQ 3.9 or later, whose offsets are the ids. Of a super stream, each \
+                                 partition is a stream of its own name, and so a source of its own. It may be read \
+                                 over either protocol, and over the other one later: nothing is lost or repeated. `payload`, \
+                                 `event_type` and the like are places in the body."),
     ("sources.kafka", "One topic of Kafka, read as a member of a consumer group. docs/kafka_source.md says what becomes of its \
                        messages."),
+    ("sources.redis_stream", "A stream of Redis 7 or later, or Valkey, read by a consumer group that several instances share. \
+                              docs/redis_stream_source.md says how entries become events."),
 ];
 
 /// Every key. The place `sources` stands for each type that has no row of its own for the key.
@@ -172,6 +178,30 @@ pub(super) const KEYS: &[Key] = &[
            MariaDB and MySQL, whose writers cannot be seen, else 0s.").such_as("\"2s\""),
     shown("sources.sql", "max_page_bytes", Is("\"64MiB\""), "A page ends before it is larger. At least `max_event_bytes`."),
 
+    secret("sources.rabbitmq_stream", "url", None, "The broker: `rabbitmq-stream://` (port 5552) or `rabbitmq-stream+tls://` \
+            (5551), or, where the stream port is closed or the plugin off, `amqp://` (5672) or `amqps://` (5671). The path \
+            is the virtual host; `/%2f`, the usual one, may be left out.")
+        .such_as("\"rabbitmq-stream://app:${SHOP_TOKEN}@mq.example.com:5552/%2f\""),
+    shown("sources.rabbitmq_stream", "stream", None, "The stream, or one partition of a super stream.")
+        .such_as("\"clicks\""),
+    shown("sources.rabbitmq_stream", "timeout", Is("\"10s\""), "The longest that the broker may take for an answer, and that \
+           it may be silent."),
+    shown("sources.rabbitmq_stream", "ca_file", None, "PEM file of the authorities to trust, instead of those that the \
+           machine trusts.").such_as("\"ca.pem\""),
+    shown("sources.rabbitmq_stream", "start_after", Is("-1"), "The offset after which a source begins that has never been \
+           loaded; -1: at the first message."),
+    shown("sources.rabbitmq_stream", "event_type", None, "Where in the body the type of the event is. Left out: the message's \
+           subject (AMQP 1.0) or type (AMQP 0-9-1), else the name of the source.").such_as("\"/type\""),
+    shown("sources.rabbitmq_stream", "message_id", None, "Where in the body its UUID is. Left out: the message's id, if that \
+           is a UUID.").such_as("\"/uuid\""),
+    shown("sources.rabbitmq_stream", "occurred_at", None, "Where in the body the time of the event is. Left out: the \
+           message's time, if it has one.").such_as("\"/created_at\""),
+    shown("sources.rabbitmq_stream", "payload", None, "Where in the body the payload is; `\"\"` is the whole body, any JSON. \
+           Left out: the body has to be an object, and its member `payload` is taken where there is one.")
+        .such_as("\"/data\""),
+    shown("sources.rabbitmq_stream", "max_event_bytes", Is("\"1MiB\""), "The most bytes a body may have; a larger message \
+           becomes a dead letter."),
+
     shown("sources.kafka", "brokers", None, "The brokers that are asked first, as `HOST:PORT`; they name the others.")
         .such_as("[\"localhost:9092\"]"),
     shown("sources.kafka", "topic", None, "The topic. Two sources cannot read topics of the same name.").such_as("\"metrics\""),
@@ -197,6 +227,27 @@ pub(super) const KEYS: &[Key] = &[
     shown("sources.kafka", "occurred_at", None, "Where in the value its time is. Left out: the header `ce_time`.")
         .such_as("\"/created_at\""),
     shown("sources.kafka", "payload", Is("\"\""), "Where in the value the payload is; `\"\"` is the whole value."),
+
+    secret("sources.redis_stream", "url", None, "The server: `redis://`, or `rediss://` for TLS; the number of the database may \
+            follow the port.").such_as("\"rediss://app:${SHOP_TOKEN}@redis.example.com:6379/0\""),
+    shown("sources.redis_stream", "stream", None, "The key of the stream.").such_as("\"user-events\""),
+    shown("sources.redis_stream", "group", Is("\"eventloader\""), "The consumer group. It is made where it is missing."),
+    shown("sources.redis_stream", "read_from", Is("\"beginning\""), "Where a group that is made begins: at the `beginning` of \
+           the stream, or, with `group_created`, at what is added after it was made."),
+    shown("sources.redis_stream", "retry_after", Is("\"60s\""), "How long an instance may show no life before the entries it \
+           had in work are taken over by another."),
+    shown("sources.redis_stream", "ca_file", None, "PEM file of the authorities to trust, instead of those of the machine.")
+        .such_as("\"ca.pem\""),
+    shown("sources.redis_stream", "batch_size", Is("1000"), "The most entries that are stored and acknowledged together."),
+    shown("sources.redis_stream", "linger", Is("\"5ms\""), "How long a batch waits for more after its first entry."),
+    shown("sources.redis_stream", "dedup_retention", Is("\"30d\""), "How long message ids are remembered, after which an entry \
+           with the same one is another event."),
+    shown("sources.redis_stream", "event_type", None, "Where in the body the type is. Left out: the field `type`, else `/type` in \
+           the body, else the name of the stream.").such_as("\"/kind\""),
+    shown("sources.redis_stream", "message_id", None, "Where in the body the UUID is. Left out: the field `message_id`, else \
+           `/message_id` in the body.").such_as("\"/uuid\""),
+    shown("sources.redis_stream", "occurred_at", None, "Where in the body the time is.").such_as("\"/created_at\""),
+    shown("sources.redis_stream", "payload", Is("\"\""), "Where in the body the payload is; `\"\"` is the whole body."),
 ];
 
 const fn shown(

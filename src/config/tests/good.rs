@@ -438,3 +438,39 @@ fn a_command_can_be_given_by_a_variable_and_runs_beside_the_file() {
     let found = findings(text, &[("EVENTLOADER_SOURCES__A__COMMAND", "tap --state {state}")]);
     assert!(found[0].problem.contains("not an array of strings"), "{}", found[0]);
 }
+
+#[test]
+fn a_stream_of_redis_is_read() {
+    let text = "[sources.a]\ntype = \"redis_stream\"\nurl = \"rediss://u:hunter2@r.example.com:6380/3\"\n\
+        stream = \"orders\"\ngroup = \"g\"\nread_from = \"group_created\"\nretry_after = \"5s\"\nca_file = \"ca.pem\"\n\
+        [sources.b]\ntype = \"redis_stream\"\nurl = \"redis://r\"\nstream = \"s\"\n";
+    let config = parse(text, &[]).unwrap();
+    let SourceKind::RedisStream(a) = &config.sources[0].kind else { panic!("{config:?}") };
+    assert_eq!((a.options.stream.as_str(), a.options.group.as_str()), ("orders", "g"));
+    assert_eq!(a.options.retry_after, Duration::from_secs(5));
+    assert_eq!(config.sources[0].kind.host().as_deref(), Some("r.example.com"));
+    assert!(config.sources[0].kind.is_queue());
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let SourceKind::RedisStream(b) = &config.sources[1].kind else { panic!("{config:?}") };
+    assert_eq!(b.options.group, "eventloader");
+    assert_eq!(b.options.retry_after, Duration::from_mins(1));
+    let wrong = "[sources.a]\ntype = \"redis_stream\"\nurl = \"redis://u:hun/ter2@h\"\nstream = \"\"\n\
+        retry_after = \"10ms\"\nread_from = \"$\"\nstart_after = 1\n[sources.b]\ngroup = \"g\"\n\
+        [sources.c]\ntype = \"redis_stream\"\nurl = \"redis://h?protocol=resp3\"\nstream = \"s\"\n\
+        [sources.d]\ntype = \"redis_stream\"\nurl = \"redis://h\"\nstream = \"s\"\nca_file = \"x\"\n";
+    let found: Vec<String> = findings(wrong, &[]).iter().map(ToString::to_string).collect();
+    let all = found.join("\n");
+    for wanted in [
+        "sources.a.url",
+        "not the key of a stream",
+        "the shortest is \"1s\"",
+        "not one of",
+        "start_after: unknown key",
+        "add type = \"redis_stream\"",
+        "a URL with options",
+        "beside a URL without TLS",
+    ] {
+        assert!(all.contains(wanted), "{wanted}: {all}");
+    }
+    assert!(!all.contains("ter2"), "{all}");
+}

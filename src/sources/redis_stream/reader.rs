@@ -1,0 +1,225 @@
+//! Taking entries: our own that nobody has, those of the dead, new ones.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, cmd};
+use tokio::time::Instant;
+
+use super::entry::EntryId;
+use super::gap::{Watch, deleted_while_pending};
+use super::group::{self, Progress};
+use super::pending::{Consumer, InWork, millis};
+use super::reply::{self, Found};
+use crate::source::queue::{BatchLimits, Gap, Message, QueueError};
+
+/// Longest wait for entries in one command. What was given back, and what is to be taken over, waits for its end.
+const BLOCK_MAX: Duration = Duration::from_secs(1);
+/// Entries in one command. Nobody knows before how large they are.
+const CHUNK_MAX: usize = 128;
+const CHUNK_FIRST: usize = 16;
+/// How often at least is looked for what dead consumers have left.
+const CLAIM_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
+/// Takes entries from Redis, and keeps them until they are delivered.
+pub(super) struct Reader {
+    consumer: Consumer,
+    in_work: Arc<InWork>,
+    progress: Arc<Progress>,
+    watch: Watch,
+    /// What was taken, in the order it came.
+    pub(super) held: VecDeque<(EntryId, Message)>,
+    /// What was found lost, and the ids that are acknowledged with it.
+    pub(super) gaps: Vec<Gap>,
+    pub(super) gone: Vec<EntryId>,
+    /// After which id there may be entries under our name that nobody works on.
+    look_back: Option<EntryId>,
+    claim_cursor: EntryId,
+    claim_at: Instant,
+    /// The last look found as much as it asked for: there is more, for which nobody needs to wait.
+    pub(super) has_more: bool,
+    chunk: usize,
+    largest: usize,
+}
+
+impl Reader {
+    pub(super) fn new(consumer: Consumer, in_work: Arc<InWork>, progress: Arc<Progress>) -> Self {
+        Self {
+            consumer,
+            in_work,
+            progress,
+            watch: Watch::default(),
+            held: VecDeque::new(),
+            gaps: Vec::new(),
+            gone: Vec::new(),
+            // An earlier session of this process may have left something.
+            look_back: Some(EntryId::ZERO),
+            claim_cursor: EntryId::ZERO,
+            claim_at: Instant::now(),
+            has_more: false,
+            chunk: CHUNK_FIRST,
+            largest: 0,
+        }
+    }
+
+    /// There are entries under our name that nobody works on.
+    pub(super) fn look_back(&mut self) {
+        self.look_back = Some(EntryId::ZERO);
+    }
+
+    /// Looks once for entries, and waits for new ones for at most `wait`.
+    ///
+    /// # Cancel safety
+    ///
+    /// What Redis delivers to nobody is found by the next call.
+    pub(super) async fn fill(
+        &mut self,
+        limits: &BatchLimits,
+        wait: Duration,
+    ) -> Result<(), QueueError> {
+        let count = limits.count.saturating_sub(self.held.len()).clamp(1, self.chunk);
+        if let Some(after) = self.look_back {
+            return self.read_own(after, count, limits).await;
+        }
+        if Instant::now() >= self.claim_at {
+            return self.claim(count, limits).await;
+        }
+        // Until the answer is here, Redis knows more than we do.
+        self.look_back = Some(EntryId::ZERO);
+        let is_drained = self.read_new(count, limits).await?;
+        let wait = wait.min(BLOCK_MAX).min(self.claim_at.saturating_duration_since(Instant::now()));
+        if is_drained && !wait.is_zero() {
+            self.wait_for_new(count, wait, limits).await?;
+        }
+        self.look_back = None;
+        Ok(())
+    }
+
+    async fn read_own(
+        &mut self,
+        after: EntryId,
+        count: usize,
+        limits: &BatchLimits,
+    ) -> Result<(), QueueError> {
+        let command = self.read_command(count, None, &after.to_string());
+        let answer = self.consumer.link.call(&command, "read its own pending entries").await?;
+        let found = self.entries(answer)?;
+        self.look_back = match found.last() {
+            Some((last, _)) if found.len() == count => Some(*last),
+            _ => None,
+        };
+        self.has_more = found.len() == count;
+        self.take(found, limits);
+        Ok(())
+    }
+
+    /// Takes over what was pending for long. Whoever is alive shows it for what it has.
+    async fn claim(&mut self, count: usize, limits: &BatchLimits) -> Result<(), QueueError> {
+        self.look_back = Some(EntryId::ZERO);
+        let place = &self.consumer.place;
+        let mut command = cmd("XAUTOCLAIM");
+        command.arg(place.stream.as_ref()).arg(&place.group).arg(&self.consumer.name);
+        command.arg(millis(self.consumer.retry_after)).arg(self.claim_cursor.to_string());
+        command.arg("COUNT").arg(count);
+        let answer = self.consumer.link.call(&command, "take over pending entries").await?;
+        let claimed =
+            reply::claimed(answer).ok_or_else(|| self.consumer.link.strange("XAUTOCLAIM"))?;
+        self.gaps.extend(claimed.deleted.into_iter().map(deleted_while_pending));
+        self.claim_cursor = claimed.cursor;
+        self.has_more = claimed.entries.len() == count;
+        self.take(claimed.entries, limits);
+        self.look_back = None;
+        if self.claim_cursor == EntryId::ZERO {
+            let (least, most) = CLAIM_EVERY;
+            self.claim_at = Instant::now() + (self.consumer.retry_after / 2).clamp(least, most);
+            self.consumer.remove_dead().await;
+        }
+        Ok(())
+    }
+
+    /// Reads what is there, and looks in the same moment whether something is missing. Answers whether nothing was there.
+    async fn read_new(&mut self, count: usize, limits: &BatchLimits) -> Result<bool, QueueError> {
+        let place = Arc::clone(&self.consumer.place);
+        let link = self.consumer.link.clone();
+        let mut commands = redis::pipe();
+        commands.atomic();
+        commands.cmd("XINFO").arg("STREAM").arg(place.stream.as_ref());
+        commands.cmd("XINFO").arg("GROUPS").arg(place.stream.as_ref());
+        commands.add_command(self.read_command(count, None, ">"));
+        let answers = link.transact(&commands, "read the stream").await?;
+        let Ok([stream, groups, entries]) = <[redis::Value; 3]>::try_from(answers) else {
+            return Err(link.strange("EXEC"));
+        };
+        let stream = reply::stream_state(&stream).ok_or_else(|| link.strange("XINFO STREAM"))?;
+        let group = reply::group_state(&groups, &place.group)
+            .ok_or_else(|| link.strange("XINFO GROUPS"))?;
+        let found = self.entries(entries)?;
+        let ids: Vec<EntryId> = found.iter().map(|(id, _)| *id).collect();
+        self.progress.advance(ids.last().copied().unwrap_or(group.delivered));
+        let loss = self.watch.look(&stream, &group);
+        self.has_more = ids.len() == count;
+        self.take(found, limits);
+        if let Some(loss) = loss {
+            group::recount(&link, &place, &stream, &loss, &ids).await?;
+            self.gaps.push(loss.into_gap());
+        }
+        Ok(ids.is_empty() && self.gaps.is_empty())
+    }
+
+    async fn wait_for_new(
+        &mut self,
+        count: usize,
+        wait: Duration,
+        limits: &BatchLimits,
+    ) -> Result<(), QueueError> {
+        let command = self.read_command(count, Some(wait), ">");
+        let answer = self.consumer.link.call_waiting(&command, "wait for entries", wait).await?;
+        let found = self.entries(answer)?;
+        if let Some((last, _)) = found.last() {
+            self.progress.advance(*last);
+        }
+        self.take(found, limits);
+        Ok(())
+    }
+
+    fn read_command(&self, count: usize, block: Option<Duration>, after: &str) -> Cmd {
+        let place = &self.consumer.place;
+        let mut command = cmd("XREADGROUP");
+        command.arg("GROUP").arg(&place.group).arg(&self.consumer.name).arg("COUNT").arg(count);
+        if let Some(block) = block {
+            // Zero would be for ever.
+            command.arg("BLOCK").arg(millis(block).max(1));
+        }
+        command.arg("STREAMS").arg(place.stream.as_ref()).arg(after);
+        command
+    }
+
+    fn entries(&self, answer: redis::Value) -> Result<Vec<Found>, QueueError> {
+        reply::read_entries(answer).ok_or_else(|| self.consumer.link.strange("XREADGROUP"))
+    }
+
+    /// Keeps what is not in work already, and learns how large entries are.
+    fn take(&mut self, found: Vec<Found>, limits: &BatchLimits) {
+        if found.is_empty() {
+            return;
+        }
+        let mut largest = self.largest / 2;
+        for (id, entry) in found {
+            if !self.in_work.begin(id) {
+                continue;
+            }
+            if let Some(entry) = entry {
+                let message = entry.into_message(&self.consumer.place.stream);
+                largest = largest.max(message.body.len());
+                self.held.push_back((id, message));
+            } else {
+                self.gaps.push(deleted_while_pending(id));
+                self.gone.push(id);
+            }
+        }
+        self.largest = largest;
+        let fitting = limits.bytes / largest.max(1);
+        self.chunk = fitting.clamp(1, (self.chunk * 2).min(CHUNK_MAX));
+    }
+}
