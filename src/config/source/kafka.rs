@@ -103,7 +103,7 @@ fn read_security(table: &mut TableReader<'_>) -> Security {
             None
         }
         (None, None) => {
-            if mechanism.is_some() {
+            if mechanism.is_some_and(|read| read.value != Mechanism::default()) {
                 let problem = Problem::new("without `username` and `password`");
                 table.refuse("mechanism", problem.help("add them, or take it out"));
             }

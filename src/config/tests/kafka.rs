@@ -75,12 +75,6 @@ fn every_mistake_in_a_topic_is_named() {
             "add",
         ),
         (
-            "brokers = [\"k:9092\"]\ntopic = \"t\"\nmechanism = \"plain\"",
-            "mechanism",
-            "without `username`",
-            "",
-        ),
-        (
             "brokers = [\"k:9092\"]\ntopic = \"t\"\nca_file = \"x\"",
             "ca_file",
             "without `tls`",
