@@ -4,5 +4,6 @@ pub mod command;
 pub mod file;
 pub mod http;
 pub mod memory;
+pub mod memory_queue;
 pub mod rabbitmq_stream;
 pub mod sql;

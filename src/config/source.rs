@@ -7,6 +7,8 @@ mod file;
 mod http;
 mod item;
 mod name;
+#[expect(dead_code, reason = "the first broker's configuration comes with its driver")]
+mod queue;
 mod rabbitmq_stream;
 mod sql;
 
@@ -28,7 +30,7 @@ pub use crate::sources::http::HttpOptions as HttpConfig;
 pub struct SourceConfig {
     /// The key of its table; unique.
     pub name: SourceName,
-    /// How it is loaded; what it does not set comes from `[loader]`.
+    /// How it is loaded; what it does not set comes from `[loader]`. Without meaning for a queue source.
     pub loading: Loading,
     /// What it is, by its key `type`.
     pub kind: SourceKind,
@@ -62,6 +64,12 @@ impl SourceKind {
         }
     }
 
+    /// Whether a broker delivers, and keeps the place.
+    pub fn is_queue(&self) -> bool {
+        let of_kind = TYPES.iter().find(|source_type| source_type.name == self.type_name());
+        of_kind.is_some_and(|source_type| source_type.intake == Intake::Queue)
+    }
+
     /// The host it is asked at; none for what is on this machine.
     pub fn host(&self) -> Option<String> {
         match self {
@@ -73,45 +81,67 @@ impl SourceKind {
     }
 }
 
+/// How events come in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    /// The source is asked, as [`Loading`] says.
+    Pull,
+    /// So is it, and as often as one likes: a connection stays open, over which the broker sends by itself.
+    Stream,
+    /// A broker delivers; the type reads all its keys.
+    Queue,
+}
+
 /// A type that can be configured.
 #[derive(Clone, Copy)]
 struct SourceType {
     name: &'static str,
     /// A key that only this type has, to guess it where `type` is missing.
     telltale: &'static str,
-    limits: Limits,
+    intake: Intake,
     read: fn(&mut TableReader<'_>) -> Option<SourceKind>,
+}
+
+impl SourceType {
+    /// How it is asked; the defaults for a type that is not.
+    fn read_loading(&self, table: &mut TableReader<'_>, defaults: &LoaderConfig) -> Loading {
+        match self.intake {
+            Intake::Pull => Loading::read(table, defaults, Limits::USUAL),
+            Intake::Stream => Loading::read(table, defaults, Limits::STREAM),
+            Intake::Queue => Loading::of_queue(defaults),
+        }
+    }
 }
 
 const TYPES: &[SourceType] = &[
     SourceType {
         name: "http",
         telltale: "url",
-        limits: Limits::USUAL,
+        intake: Intake::Pull,
         read: |table| http::read(table).map(SourceKind::Http),
     },
     SourceType {
         name: "file",
         telltale: "path",
-        limits: Limits::USUAL,
+        intake: Intake::Pull,
         read: |table| FileConfig::read(table).map(SourceKind::File),
     },
     SourceType {
         name: "command",
         telltale: "command",
-        limits: Limits::USUAL,
+        intake: Intake::Pull,
         read: |table| CommandConfig::read(table).map(SourceKind::Command),
     },
     SourceType {
         name: "sql",
         telltale: "table",
-        limits: Limits::USUAL,
+        intake: Intake::Pull,
         read: |table| SqlConfig::read(table).map(SourceKind::Sql),
     },
     SourceType {
         name: "rabbitmq_stream",
         telltale: "stream",
-        limits: Limits::STREAM,
+        intake: Intake::Stream,
         read: |table| RabbitMqStreamConfig::read(table).map(SourceKind::RabbitMqStream),
     },
 ];
@@ -139,7 +169,7 @@ pub(super) fn read_types(table: &TableReader<'_>) {
         let mut source = table.absent(source_type.name);
         read_type(&mut source);
         (source_type.read)(&mut source);
-        Loading::read(&mut source, &LoaderConfig::default(), source_type.limits);
+        source_type.read_loading(&mut source, &LoaderConfig::default());
     }
 }
 
@@ -156,8 +186,10 @@ fn read_one(
     }
     let source_type = read_type(&mut table);
     let kind = source_type.map(|source_type| (source_type.read)(&mut table));
-    let limits = source_type.map_or(Limits::USUAL, |source_type| source_type.limits);
-    let loading = Loading::read(&mut table, defaults, limits);
+    let loading = match source_type {
+        Some(source_type) => source_type.read_loading(&mut table, defaults),
+        None => Loading::read(&mut table, defaults, Limits::USUAL),
+    };
     let Some(mut kind) = kind else {
         table.abandon();
         return None;

@@ -82,12 +82,11 @@ pub struct HashedId;
 impl IdProvider for HashedId {
     fn message_id(&self, message: &Message) -> Option<Uuid> {
         let mut hash = Sha256::new();
-        match &message.message_id {
-            Some(id) => hash.update(["id ", id].concat()),
-            None => {
-                hash.update("body ");
-                hash.update(&message.body);
-            }
+        if let Some(id) = &message.message_id {
+            hash.update(["id ", id].concat());
+        } else {
+            hash.update("body ");
+            hash.update(&message.body);
         }
         let digest = hash.finalize();
         let (first, _) = digest.split_at(16);
@@ -174,6 +173,12 @@ impl MessageMapping {
             occurred_at: event.occurred_at.or(message.occurred_at),
             metadata: metadata_text(&message.metadata)?,
         })
+    }
+
+    /// Where in a body that was refused the payload would be, for a replay; the whole, if that cannot be told.
+    pub(crate) fn payload_at(&self, body: &[u8]) -> String {
+        let pointer = read_document(body).ok().and_then(|text| self.payload_pointer(text).ok());
+        pointer.map_or_else(String::new, |pointer| pointer.as_str().to_owned())
     }
 
     fn payload_pointer(&self, text: &str) -> Result<Pointer, String> {

@@ -121,9 +121,9 @@ impl RabbitMqStream {
             Err(reason) => Item::Bad(BadEvent {
                 id: Some(id),
                 reference: id.to_string(),
+                payload_at: self.options.mapping.payload_at(&message.body),
                 body: message.body,
                 reason,
-                payload_at: String::new(),
                 event_type: message.event_type,
                 occurred_at: message.occurred_at,
                 message_id: None,
