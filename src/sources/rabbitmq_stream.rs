@@ -33,7 +33,7 @@ pub use tls::TlsError;
 
 use crate::event::{BadEvent, Event, Item};
 use crate::mapping::message::MessageMapping;
-use crate::source::queue::{Gap, Message, QueueError};
+use crate::source::queue::{Gap, Message, QueueError, QueueFailure};
 use crate::source::{EventSource, Page, SourceError};
 use classic::ClassicConsumer;
 use failure::source_error;
@@ -141,7 +141,8 @@ impl RabbitMqStream {
             None => Session::open(&self.options, after_id).await?,
         };
         let mut taken = session.take(limit, &self.routed_as).await;
-        if is_kept && taken.is_err() {
+        let is_away = |error: &QueueError| error.class == QueueFailure::Unavailable;
+        if is_kept && taken.as_ref().is_err_and(is_away) {
             // One that has lain idle may have ended meanwhile, which says nothing about the broker.
             session = Session::open(&self.options, after_id).await?;
             taken = session.take(limit, &self.routed_as).await;
