@@ -175,6 +175,12 @@ impl MessageMapping {
         })
     }
 
+    /// Where in a body that was refused the payload would be, for a replay; the whole, if that cannot be told.
+    pub(crate) fn payload_at(&self, body: &bytes::Bytes) -> String {
+        let pointer = read_document(body).ok().and_then(|text| self.payload_pointer(text).ok());
+        pointer.map_or_else(String::new, |pointer| pointer.as_str().to_owned())
+    }
+
     fn payload_pointer(&self, text: &str) -> Result<Pointer, String> {
         let pointer = match &self.payload {
             Payload::At(pointer) => return Ok(pointer.clone()),

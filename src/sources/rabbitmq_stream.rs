@@ -33,7 +33,7 @@ pub use tls::TlsError;
 
 use crate::event::{BadEvent, Event, Item};
 use crate::mapping::message::MessageMapping;
-use crate::source::queue::{Gap, Message, QueueError};
+use crate::source::queue::{Gap, Message, QueueError, QueueFailure};
 use crate::source::{EventSource, Page, SourceError};
 use classic::ClassicConsumer;
 use failure::source_error;
@@ -121,9 +121,9 @@ impl RabbitMqStream {
             Err(reason) => Item::Bad(BadEvent {
                 id: Some(id),
                 reference: id.to_string(),
+                payload_at: self.options.mapping.payload_at(&message.body),
                 body: message.body,
                 reason,
-                payload_at: String::new(),
                 event_type: message.event_type,
                 occurred_at: message.occurred_at,
                 message_id: None,
@@ -141,7 +141,8 @@ impl RabbitMqStream {
             None => Session::open(&self.options, after_id).await?,
         };
         let mut taken = session.take(limit, &self.routed_as).await;
-        if is_kept && taken.is_err() {
+        let is_away = |error: &QueueError| error.class == QueueFailure::Unavailable;
+        if is_kept && taken.as_ref().is_err_and(is_away) {
             // One that has lain idle may have ended meanwhile, which says nothing about the broker.
             session = Session::open(&self.options, after_id).await?;
             taken = session.take(limit, &self.routed_as).await;

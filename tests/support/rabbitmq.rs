@@ -188,7 +188,7 @@ impl RabbitMq {
     /// One of the URLs above, for another user.
     pub(crate) fn url_as(&self, url: &str, user: &str, password: &str) -> String {
         let other = url.replace(&format!("{USER}:{PASSWORD}"), &format!("{user}:{password}"));
-        assert_ne!(other, url, "{:?}", self.home);
+        assert_ne!(other, url, "{}", self.home.display());
         other
     }
 

@@ -181,7 +181,7 @@ pub(super) const KEYS: &[Key] = &[
     secret("sources.rabbitmq_stream", "url", None, "The broker: `rabbitmq-stream://` (port 5552) or `rabbitmq-stream+tls://` \
             (5551), or, where the stream port is closed or the plugin off, `amqp://` (5672) or `amqps://` (5671). The path \
             is the virtual host; `/%2f`, the usual one, may be left out.")
-        .such_as("\"rabbitmq-stream://app:${SHOP_TOKEN}@mq.example.com:5552/%2f\""),
+        .such_as("\"rabbitmq-stream+tls://app:${SHOP_TOKEN}@mq.example.com:5551/%2f\""),
     shown("sources.rabbitmq_stream", "stream", None, "The stream, or one partition of a super stream.")
         .such_as("\"clicks\""),
     shown("sources.rabbitmq_stream", "timeout", Is("\"10s\""), "The longest that the broker may take for an answer, and that \

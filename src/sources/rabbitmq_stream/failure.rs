@@ -8,6 +8,7 @@ use rustls::CertificateError;
 
 use super::StreamOptions;
 use super::address::Protocol;
+use super::message::OFFSET;
 use super::wire::WireError;
 use crate::event::excerpt::excerpt;
 use crate::source::queue::{QueueError, QueueFailure};
@@ -252,6 +253,9 @@ impl StreamOptions {
                 self.wrong_credentials()
             }
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => self.no_right(&reason),
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if said.contains(OFFSET) => {
+                self.not_a_stream()
+            }
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => self.no_virtual_host(&said),
             _ => QueueError::unavailable(reason),
         }

@@ -90,7 +90,7 @@ impl Subscription {
             match timeout_at(until, self.wire.receive()).await {
                 Ok(frame) => {
                     let frame = frame.map_err(|error| self.options.broken(&error, true))?;
-                    self.sort(frame)?;
+                    self.sort(&frame)?;
                 }
                 Err(_) if self.wire.heard_at.elapsed() > self.options.timeout => {
                     return Err(self.options.fell_silent());
@@ -118,7 +118,7 @@ impl Subscription {
         while self.first_chunk.is_none()
             && let Ok(frame) = timeout_at(until, self.wire.receive()).await
         {
-            self.sort(frame.map_err(|error| self.options.broken(&error, true))?)?;
+            self.sort(&frame.map_err(|error| self.options.broken(&error, true))?)?;
         }
         let unsubscribe = Body::default().number(self.next_correlation()).number([LOOKING]);
         self.ask("end a subscription", Command::Unsubscribe, unsubscribe).await?;
@@ -198,7 +198,7 @@ impl Subscription {
             }
             let frame = timeout_at(until, self.wire.receive()).await;
             let frame = frame.map_err(|_| self.options.silent("say its limits"))?;
-            self.sort(frame.map_err(|error| self.options.broken(&error, false))?)?;
+            self.sort(&frame.map_err(|error| self.options.broken(&error, false))?)?;
         };
         let wanted = u32::try_from(self.options.timeout.as_secs() / 3).unwrap_or(u32::MAX).max(1);
         let seconds = if offered == 0 { wanted } else { wanted.min(offered) };
@@ -253,7 +253,7 @@ impl Subscription {
             let frame = frame.map_err(|_| self.options.silent(action))?;
             let frame = frame.map_err(|error| self.options.broken(&error, self.is_open))?;
             if !frame.is_answer_to(command) {
-                self.sort(frame)?;
+                self.sort(&frame)?;
                 continue;
             }
             let mut answer = Parts(frame.body);
@@ -284,7 +284,7 @@ impl Subscription {
     }
 
     /// Puts what the broker says by itself where it belongs.
-    fn sort(&mut self, frame: Frame) -> Result<(), QueueError> {
+    fn sort(&mut self, frame: &Frame) -> Result<(), QueueError> {
         let mut parts = Parts(frame.body.clone());
         let options = Arc::clone(&self.options);
         let broken = |error| options.broken(&error, self.is_open);
