@@ -16,6 +16,7 @@ mod model;
 mod moving;
 mod outages;
 mod own_source;
+mod queues;
 mod reload;
 mod roles;
 mod round_trips;

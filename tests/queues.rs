@@ -1,0 +1,3 @@
+//! Brokers that deliver messages and want an acknowledgement.
+
+mod amqp;
