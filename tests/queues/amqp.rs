@@ -189,10 +189,7 @@ async fn no_more_than_prefetch_is_here_without_an_acknowledgement() {
     session.close().await;
 }
 
-#[tokio::test]
-async fn properties_and_headers_of_every_type_are_kept() {
-    let rabbit = RabbitMq::shared().await;
-    let queue = rabbit.declare("amqp", &[]).await;
+fn headers_of_every_type() -> FieldTable {
     let mut inner = FieldTable::default();
     inner.insert("deep".into(), AMQPValue::Boolean(true));
     let mut headers = FieldTable::default();
@@ -221,8 +218,15 @@ async fn properties_and_headers_of_every_type_are_kept() {
     ] {
         headers.insert(name.into(), value);
     }
+    headers
+}
+
+#[tokio::test]
+async fn properties_and_headers_of_every_type_are_kept() {
+    let rabbit = RabbitMq::shared().await;
+    let queue = rabbit.declare("amqp", &[]).await;
     let properties = BasicProperties::default()
-        .with_headers(headers)
+        .with_headers(headers_of_every_type())
         .with_type("order.placed".into())
         .with_message_id("7f2c1e9a-7b54-4c6e-9c1e-0a4f3a6f2b11".into())
         .with_timestamp(1_700_000_001)

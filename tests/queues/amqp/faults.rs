@@ -66,9 +66,9 @@ async fn a_broker_that_restarts_frees_its_consumers_and_keeps_its_messages() {
         let (messages, _) = deliver(&running, 10).await;
         assert_eq!(bodies(&messages), (0..10).collect::<Vec<_>>(), "{how}");
         if how == "stop" {
-            rabbit.stop().await
+            rabbit.stop().await;
         } else {
-            rabbit.kill().await
+            rabbit.kill().await;
         }
         assert_eq!(end(&running).await.class, QueueFailure::Unavailable, "{how}");
         let away = refusal(options(&rabbit.amqp_url(), &queue)).await;
