@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{
     Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind, SqlConfig,
 };
+use crate::consumer::{ConsumedSource, Consumers};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
@@ -151,9 +152,10 @@ async fn run_on(
         applied_count = migrated.applied_count,
         "schema is up to date"
     );
-    let sources = load_sources(&config.sources, &mut Clients::default())?;
+    let (loaded, consumed) = set_up_all(&config.sources, &mut Clients::default())?;
     register(&database.pool, &config.sources).await?;
-    let (changes_sent, changes) = mpsc::channel(1);
+    let (loader_changes, changes) = mpsc::channel(1);
+    let (consumer_changes, consumers_hear) = mpsc::channel(1);
     let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
     let counters = Arc::new(Counters::default());
     let shares = Shares::of(config.database.max_connections);
@@ -162,11 +164,20 @@ async fn run_on(
     let worker = retry_worker(&moving, config).await?;
     let moved = Arc::clone(&worker.moved);
     let owner = loader::new_owner();
-    tracing::info!(owner, source_count = sources.len(), ?roles, "eventloader is running");
+    tracing::info!(owner, source_count = config.sources.len(), ?roles, "eventloader is running");
+    let connections = database.connections(shares.loader);
+    let consumers = Consumers {
+        connections: connections.clone(),
+        owner: owner.clone(),
+        sources: consumed,
+        changes: consumers_hear,
+        deposited: deposited.clone(),
+        counters: Arc::clone(&counters),
+    };
     let loader = Loader {
-        connections: database.connections(shares.loader),
+        connections: connections.clone(),
         owner,
-        sources,
+        sources: loaded,
         changes,
         concurrency: config.loader.concurrency,
         deposited,
@@ -177,16 +188,20 @@ async fn run_on(
     let has = |role: Role| roles.is_empty() || roles.contains(&role);
     let worker_task = has(Role::RetryWorker).then(|| spawn(worker.run(hints, worker_stop.clone())));
     let loader_task = has(Role::Loader).then(|| spawn(loader.run(stop.clone())));
+    let consumers_task = has(Role::Loader).then(|| spawn(consumers.run(stop.clone())));
     let upkeep_task =
         upkeep.filter(|_| has(Role::Upkeep)).map(|upkeep| spawn(upkeep.run(stop.clone())));
     let _summary = spawn(summarise(counters, moved));
 
-    let reloading = reload::on_hangups(hangup, reread, config, &database.pool, changes_sent);
+    let heard_by = reload::HeardBy { loader: loader_changes, consumers: consumer_changes };
+    let reloading = reload::on_hangups(hangup, reread, config, &database.pool, heard_by);
     tokio::select! {
         biased;
         joined = join("loader", loader_task, &stop.intake) => joined?,
         never = reloading => match never {},
     }
+    join("consumers", consumers_task, &stop.intake).await?;
+    connections.close().await;
     worker_stop.cancel();
     join("retry worker", worker_task, &stop.intake).await?;
     join("upkeep", upkeep_task, &stop.intake).await?;
@@ -293,17 +308,36 @@ async fn register<'a>(
     }
 }
 
-fn load_sources<'a>(
+/// Sets sources up: those that are asked, and those that are consumed.
+fn set_up_all<'a>(
     sources: impl IntoIterator<Item = &'a SourceConfig>,
     clients: &mut Clients,
-) -> Result<Vec<LoadedSource>, AppError> {
-    sources.into_iter().map(|source| load_source(source, clients)).collect()
+) -> Result<(Vec<LoadedSource>, Vec<ConsumedSource>), AppError> {
+    let (mut loaded, mut consumed) = (Vec::new(), Vec::new());
+    for source in sources {
+        match set_up(source, clients)? {
+            SetUp::Pull(source) => loaded.push(source),
+            SetUp::Queue(source) => consumed.push(source),
+        }
+    }
+    Ok((loaded, consumed))
 }
 
-pub(crate) fn load_source(
-    config: &SourceConfig,
-    clients: &mut Clients,
-) -> Result<LoadedSource, AppError> {
+/// A source that is set up.
+#[expect(clippy::large_enum_variant, reason = "one value for each source, made once")]
+pub(crate) enum SetUp {
+    /// It is asked by the loader.
+    Pull(LoadedSource),
+    /// It is consumed.
+    #[expect(dead_code, reason = "the first queue source comes with its driver")]
+    Queue(ConsumedSource),
+}
+
+pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<SetUp, AppError> {
+    load_source(config, clients).map(SetUp::Pull)
+}
+
+fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSource, AppError> {
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
         SourceKind::Http(api) => {

@@ -1,4 +1,5 @@
-//! Giving dead letters back: an event returns to the inbox, under its own id, and takes the usual way from there.
+//! Giving dead letters back: an event returns to the inbox, under its own id, and takes the usual way from there. A message
+//! is judged again, as its source is configured now, and deposited as if it had just been delivered.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -6,9 +7,12 @@ use serde::Deserialize;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::consumer::{self, StreamBatch};
 use crate::event::Item;
+use crate::mapping::message::MessageMapping;
 use crate::mapping::{Mapping, Pointer};
 use crate::store::dead_letter::{self, DeadLetter, ReplayedEvent};
+use crate::store::message::{self, Deposited};
 use crate::store::{Actor, Remedy, StoreError, failed_to};
 use crate::telemetry::chain;
 
@@ -35,6 +39,15 @@ pub enum Replay {
     Refused(String),
 }
 
+/// How the source of a dead letter is configured.
+#[derive(Clone, Debug)]
+pub enum Judge {
+    /// A source of events that are JSON; the size an event may have, in bytes.
+    Events(usize),
+    /// A queue source.
+    Messages(Box<MessageMapping>),
+}
+
 /// Replays one dead letter.
 ///
 /// # Errors
@@ -44,10 +57,10 @@ pub async fn replay(
     pool: &PgPool,
     id: i64,
     actor: &Actor,
-    max_event_bytes: usize,
+    judge: &Judge,
 ) -> Result<Replay, StoreError> {
     let mut transaction = pool.begin().await.map_err(failed_to("begin a replay"))?;
-    let outcome = replay_locked(&mut transaction, id, actor, max_event_bytes).await?;
+    let outcome = replay_locked(&mut transaction, id, actor, judge).await?;
     if outcome == Replay::Replayed {
         transaction.commit().await.map_err(failed_to("commit a replay"))?;
     } else {
@@ -61,12 +74,25 @@ async fn replay_locked(
     connection: &mut PgConnection,
     id: i64,
     actor: &Actor,
-    max_event_bytes: usize,
+    judge: &Judge,
 ) -> Result<Replay, StoreError> {
     let Some(letter) = dead_letter::lock(connection, id).await? else {
         return Ok(Replay::Gone);
     };
     let body = dead_letter::body(&mut *connection, id).await?.unwrap_or_default();
+    let max_event_bytes = match (letter.kind.as_str(), judge) {
+        ("message", Judge::Messages(mapping)) => {
+            return replay_message(connection, &letter, body, mapping, actor).await;
+        }
+        ("message", Judge::Events(_)) => {
+            let reason =
+                "its source is not in the configuration, which says how its messages are read";
+            return Ok(Replay::Refused(reason.to_owned()));
+        }
+        (_, Judge::Events(bytes)) => *bytes,
+        // It was read already, and within the limit, when it failed to move.
+        (_, Judge::Messages(_)) => usize::MAX,
+    };
     let (detail, payload) = match prepare(&letter, &Bytes::from(body), max_event_bytes) {
         Ok(prepared) => prepared,
         Err(reason) => return Ok(Replay::Refused(reason)),
@@ -85,6 +111,43 @@ async fn replay_locked(
         Err(error) if error.remedy() == Remedy::SetRowAside => Ok(Replay::Refused(chain(&error))),
         Err(error) => Err(error),
     }
+}
+
+/// Judges a message again and deposits it.
+async fn replay_message(
+    connection: &mut PgConnection,
+    letter: &DeadLetter,
+    body: Vec<u8>,
+    mapping: &MessageMapping,
+    actor: &Actor,
+) -> Result<Replay, StoreError> {
+    let read = consumer::message_of(&letter.origin, &letter.reference, &letter.detail, body);
+    let (source_name, message) = match read {
+        Ok(read) => read,
+        Err(reason) => return Ok(Replay::Refused(reason)),
+    };
+    let mut batch = StreamBatch { stream: letter.origin.clone(), ..StreamBatch::default() };
+    batch.add(&source_name, mapping, message);
+    if let Some(refused) = batch.refused.first() {
+        return Ok(Replay::Refused(format!("it still cannot be stored: {}", refused.reason)));
+    }
+    let answer = match message::deposit(&mut *connection, &batch.rows(&source_name)).await {
+        Ok(answer) => answer,
+        Err(error) if error.remedy() == Remedy::SetRowAside => {
+            return Ok(Replay::Refused(chain(&error)));
+        }
+        Err(error) => return Err(error),
+    };
+    let refusal = match answer {
+        Deposited::Stored { conflicts, .. } => conflicts.into_iter().next().map(|(_, why)| why),
+        Deposited::StreamTaken => Some("its stream belongs to another source now".to_owned()),
+        Deposited::Missing => Some("its source is not registered".to_owned()),
+    };
+    if let Some(reason) = refusal {
+        return Ok(Replay::Refused(reason));
+    }
+    dead_letter::mark_replayed(connection, letter.id, &letter.origin, actor).await?;
+    Ok(Replay::Replayed)
 }
 
 /// Judges a dead letter again, without the database.

@@ -11,6 +11,7 @@ pub mod app;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod consumer;
 pub mod database;
 pub mod dead_letter;
 pub mod demo;

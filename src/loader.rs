@@ -4,7 +4,7 @@
 
 mod calls;
 pub mod cycle;
-mod cycle_driver;
+pub(crate) mod cycle_driver;
 pub mod pace;
 mod places;
 pub mod policy;
@@ -96,6 +96,8 @@ pub struct Counters {
     pub fetched: std::sync::atomic::AtomicU64,
     /// Events that went to the dead letters on arrival.
     pub refused: std::sync::atomic::AtomicU64,
+    /// Messages that were delivered before, and stored then.
+    pub duplicates: std::sync::atomic::AtomicU64,
 }
 
 /// The two meanings of stopping: take nothing new; let go of what is in work.
@@ -129,7 +131,7 @@ pub struct SourceChange {
 
 /// The loader of one instance.
 pub struct Loader {
-    /// Connections to the database, of its own: closed when the loader ends.
+    /// Connections to the database.
     pub connections: Connections,
     /// This process, unlike any other that ever ran.
     pub owner: String,
@@ -222,7 +224,6 @@ impl Loader {
                 });
             }
         }
-        loader.connections.close().await;
     }
 }
 

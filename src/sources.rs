@@ -5,4 +5,5 @@ pub mod command;
 pub mod file;
 pub mod http;
 pub mod memory;
+pub mod memory_queue;
 pub mod sql;

@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod event;
 pub mod inbox;
 pub mod lease;
+pub mod message;
 pub mod request_log;
 pub mod request_log_archive;
 pub mod source;

@@ -1,5 +1,6 @@
 //! What tests stand on.
 
+pub(crate) mod consuming;
 pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod http;

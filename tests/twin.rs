@@ -233,7 +233,8 @@ impl Twin {
             .random
             .random_bool(0.5)
             .then(|| format!("{{ \"at\": {}.0 }}", self.random.random::<u16>()));
-        let rows = DepositRows { events: &events, bad_events: &[], state: state.as_deref() };
+        let rows =
+            DepositRows { events: &events, bad_events: &[], state: state.as_deref(), gaps: &[] };
         let real = inbox::deposit(&self.database.pool, real_end, &grant, &deposit, rows).await;
         let before = self.ledger.request(grant.request_id).map(|request| request.status);
         let end = CycleEnd { not_before_in: pause, ..end };

@@ -8,8 +8,9 @@ use sqlx::PgPool;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
-use super::{AppError, Reread, load_sources, register};
+use super::{AppError, Reread, register, set_up_all};
 use crate::config::{Config, ConfigError, Difference, SourceConfig};
+use crate::consumer::ConsumerChange;
 use crate::loader::SourceChange;
 use crate::sources::http::Clients;
 use crate::store::source;
@@ -32,20 +33,26 @@ enum ReloadError {
     App(#[from] AppError),
 }
 
+/// Who is told what changes.
+pub(super) struct HeardBy {
+    pub(super) loader: mpsc::Sender<SourceChange>,
+    pub(super) consumers: mpsc::Sender<ConsumerChange>,
+}
+
 /// Reloads at every SIGHUP. A configuration that is wrong in any place changes nothing.
 pub(super) async fn on_hangups(
     mut hangup: Signal,
     reread: Reread<'_>,
     started_with: &Config,
     pool: &PgPool,
-    changes: mpsc::Sender<SourceChange>,
+    heard_by: HeardBy,
 ) -> Infallible {
     let mut current = Cow::Borrowed(started_with);
     loop {
         if hangup.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
-        match reload(reread, &current, pool, &changes).await {
+        match reload(reread, &current, pool, &heard_by).await {
             Ok(config) => current = Cow::Owned(config),
             Err(error) => tracing::error!(
                 error = chain(&error),
@@ -59,7 +66,7 @@ async fn reload(
     reread: Reread<'_>,
     current: &Config,
     pool: &PgPool,
-    changes: &mpsc::Sender<SourceChange>,
+    heard_by: &HeardBy,
 ) -> Result<Config, ReloadError> {
     let config = reread()?;
     if let (None, Some(path)) = (&config.path, &current.path) {
@@ -70,17 +77,29 @@ async fn reload(
     }
     let difference = Difference::between(current, &config);
     let put: Vec<_> = difference.added.iter().chain(&difference.changed).copied().collect();
-    let change = SourceChange {
-        put: load_sources(put.iter().copied(), &mut Clients::default())?,
-        removed: difference.removed.iter().map(|name| (*name).to_owned()).collect(),
-    };
+    let (loaded, consumed) = set_up_all(put.iter().copied(), &mut Clients::default())?;
+    let loaded_names: Vec<_> = loaded.iter().map(|source| source.source_name.as_str()).collect();
+    let consumed_names: Vec<_> =
+        consumed.iter().map(|source| source.source_name.as_str()).collect();
+    let gone_from_loader = gone(&difference, &loaded_names);
+    let gone_from_consumers = gone(&difference, &consumed_names);
+    let for_loader = SourceChange { put: loaded, removed: gone_from_loader };
+    let for_consumers = ConsumerChange { put: consumed, removed: gone_from_consumers };
     register(pool, put.iter().copied()).await?;
     let changed: Vec<_> = difference.changed.iter().map(|source| source.name.as_str()).collect();
     source::end_rejections(pool, &changed).await.map_err(AppError::from)?;
     report(&difference);
     // A loader that is not run by this process, or has ended, has no use for it.
-    drop(changes.send(change).await);
+    drop(heard_by.loader.send(for_loader).await);
+    drop(heard_by.consumers.send(for_consumers).await);
     Ok(config)
+}
+
+/// Sources that are left: those that were removed, and those that changed and come in another way now.
+fn gone(difference: &Difference<'_>, kept: &[&str]) -> Vec<String> {
+    let changed = difference.changed.iter().map(|source| source.name.as_str());
+    let names = difference.removed.iter().copied().chain(changed);
+    names.filter(|name| !kept.contains(name)).map(str::to_owned).collect()
 }
 
 fn report(difference: &Difference<'_>) {

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::database::{Opened, States, refused};
 use super::{Finding, machine, message, subject_of};
-use crate::app::{self, AppError};
+use crate::app::{self, AppError, SetUp};
 use crate::config::{Config, ProcessConfig, SourceConfig, SourceKind};
+use crate::consumer::ConsumedSource;
 use crate::database::is_localhost;
 use crate::event::Item;
 use crate::loader::cycle::{ClaimAnswer, Denial, Grant, Token};
@@ -46,7 +47,7 @@ pub(super) async fn all(
             let is_inside =
                 process.in_container && source.kind.host().is_some_and(|host| is_localhost(&host));
             let start_after = source.loading.start_after;
-            let loaded = app::load_source(source, &mut clients);
+            let loaded = app::set_up(source, &mut clients);
             (source, loaded, start_after, is_inside)
         })
         .collect();
@@ -58,9 +59,12 @@ pub(super) async fn all(
                     return (name.to_owned(), Vec::new());
                 }
                 let finding = match loaded {
-                    Ok(source) => {
+                    Ok(SetUp::Pull(source)) => {
                         let found = one(&source, start_after, opened, owner, actor).await;
                         if is_inside { suspect_localhost(found) } else { found }
+                    }
+                    Ok(SetUp::Queue(source)) => {
+                        return (name.to_owned(), queue(&source, opened).await);
                     }
                     Err(error) => cannot_set_up(name, &error),
                 };
@@ -88,6 +92,31 @@ async fn weaknesses(config: &SourceConfig) -> Vec<Finding> {
         }
         Err(error) => vec![Finding::new(&message::SOURCE_FAILED, subject, error.to_string())],
     }
+}
+
+/// Looks at a queue without taking anything from it: that needs neither a turn nor the database.
+async fn queue(source: &ConsumedSource, opened: Option<&Opened>) -> Vec<Finding> {
+    let subject = subject_of(&source.source_name);
+    let inspection = match source.inspect().await {
+        Ok(inspection) => inspection,
+        Err(error) => {
+            let finding = Finding::new(&message::SOURCE_FAILED, subject, error.to_string());
+            return vec![match error.fix {
+                Some(fix) => finding.with_fix(fix),
+                None => finding,
+            }];
+        }
+    };
+    let mut findings = vec![Finding::new(&message::SOURCE_OK, &subject, inspection.what)];
+    let warnings = inspection.warnings.into_iter();
+    findings.extend(warnings.map(|what| Finding::new(&message::SOURCE_WEAKER, &subject, what)));
+    if let Some(Opened { states: States::Known(states), .. }) = opened
+        && let Some(state) = states.get(&source.source_name)
+        && state.state == "paused"
+    {
+        findings.push(denied(subject, Denial::Paused, state));
+    }
+    findings
 }
 
 /// A source at localhost, inside a container, that cannot be reached.

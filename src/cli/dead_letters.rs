@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use super::output::time;
 use super::{Context, Failure, actor};
 use crate::config::SourceKind;
-use crate::dead_letter::{self, Replay};
+use crate::dead_letter::{self, Judge, Replay};
 use crate::store::dead_letter::{self as table, DeadLetter, Filter};
 
 const KINDS: [&str; 6] = ["event", "page", "conflict", "message", "outbox", "projection"];
@@ -39,7 +39,7 @@ pub(super) enum DeadLetters {
         #[arg(long)]
         json: bool,
     },
-    /// Give events back to the inbox
+    /// Give events and messages back to the inbox
     Replay(Bulk),
     /// Delete dead letters for good
     Discard(Bulk),
@@ -208,8 +208,8 @@ async fn replay(context: &Context, pool: &PgPool, bulk: &Bulk) -> Result<(), Fai
         let said = if bulk.dry_run {
             "would be replayed".to_owned()
         } else {
-            let limit = max_event_bytes(context, &letter.origin);
-            match dead_letter::replay(pool, letter.id, &actor(context), limit).await? {
+            let judge = judge(context, letter);
+            match dead_letter::replay(pool, letter.id, &actor(context), &judge).await? {
                 Replay::Replayed => "replayed".to_owned(),
                 Replay::Gone => "already gone".to_owned(),
                 Replay::Refused(reason) => {
@@ -258,12 +258,15 @@ fn report(context: &Context, outcomes: &[(i64, String)], json: bool) -> Result<(
     Ok(())
 }
 
-fn max_event_bytes(context: &Context, origin: &str) -> usize {
-    let source = context.config.sources.iter().find(|source| source.name.as_str() == origin);
-    source.map_or(DEFAULT_MAX_EVENT_BYTES, |source| match &source.kind {
-        SourceKind::Http(http) => http.mapping.max_event_bytes,
-        SourceKind::File(file) => file.mapping.max_event_bytes,
-        SourceKind::Command(command) => command.mapping.max_event_bytes,
-        SourceKind::Sql(sql) => sql.mapping.max_event_bytes,
+/// How the source of a dead letter is configured now; one of a partition names its source.
+fn judge(context: &Context, letter: &DeadLetter) -> Judge {
+    let source_name =
+        letter.detail.get("source_name").and_then(|name| name.as_str()).unwrap_or(&letter.origin);
+    let source = context.config.sources.iter().find(|source| source.name.as_str() == source_name);
+    source.map_or(Judge::Events(DEFAULT_MAX_EVENT_BYTES), |source| match &source.kind {
+        SourceKind::Http(http) => Judge::Events(http.mapping.max_event_bytes),
+        SourceKind::File(file) => Judge::Events(file.mapping.max_event_bytes),
+        SourceKind::Command(command) => Judge::Events(command.mapping.max_event_bytes),
+        SourceKind::Sql(sql) => Judge::Events(sql.mapping.max_event_bytes),
     })
 }

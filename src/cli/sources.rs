@@ -68,15 +68,18 @@ impl Sources {
         match self {
             Self::List { json } => list(context, pool, json).await,
             Self::Pause { source, reason, json } => {
+                check_whole(pool, &source).await?;
                 let found =
                     source::pause(pool, &source, &actor(context), reason.as_deref()).await?;
                 done(context, found, &source, "paused", json)
             }
             Self::Resume { source, json } => {
+                check_whole(pool, &source).await?;
                 let found = source::resume(pool, &source, &actor(context)).await?;
                 done(context, found, &source, "resumed", json)
             }
             Self::Seek { source, to, state, yes, dry_run, json } => {
+                check_seekable(context, pool, &source).await?;
                 let seek = Seek { source, yes, dry_run, json };
                 match (to, state) {
                     (Some(to), _) => seek_id(context, pool, &seek, to).await,
@@ -98,6 +101,34 @@ fn unknown(source_name: &str) -> Failure {
 pub(super) async fn check_known(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
     let known = source::status(pool, Some(source_name)).await?;
     if known.is_empty() { Err(unknown(source_name)) } else { Ok(()) }
+}
+
+/// A partition is consumed with its source, and paused with it.
+async fn check_whole(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
+    let known = source::status(pool, Some(source_name)).await?;
+    match known.first().and_then(|source| source.part_of.as_deref()) {
+        Some(whole) => Err(Failure::new(format!("{source_name} is a partition of {whole}"))
+            .with_hint(format!("name the source: {whole}"))),
+        None => Ok(()),
+    }
+}
+
+/// Where a queue is read next is the broker's to know.
+async fn check_seekable(
+    context: &Context,
+    pool: &PgPool,
+    source_name: &str,
+) -> Result<(), Failure> {
+    check_whole(pool, source_name).await?;
+    let mut sources = context.config.sources.iter();
+    let configured = sources.find(|source| source.name.as_str() == source_name);
+    if configured.is_some_and(|source| source.kind.is_queue()) {
+        return Err(Failure::new(format!(
+            "{source_name} has no cursor here: its broker keeps the place"
+        ))
+        .with_hint("move the place at the broker; messages that come again are recognised"));
+    }
+    Ok(())
 }
 
 fn done(

@@ -91,6 +91,12 @@ pub(super) fn print(output: &Output, report: &Report) -> Result<(), Failure> {
         &rows,
         "no sources: `eventloader run` makes those of the configuration known",
     )?;
+    for source in report.sources.iter().filter(|source| source.gap_count > 0) {
+        output.line(&format!(
+            "\n{} lost {} ranges of ids that its own side dropped before they were read: see eventloader.source_gap",
+            source.source_name, source.gap_count
+        ))?;
+    }
     for source in &report.sources {
         if let Some(remedy) = &source.remedy {
             output.line(&format!("\n{} is {}: {remedy}", source.source_name, source.state))?;

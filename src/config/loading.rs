@@ -111,6 +111,15 @@ impl Loading {
     }
 }
 
+impl Loading {
+    /// What stands here for a source that is not asked.
+    pub(super) fn of_queue(defaults: &LoaderConfig) -> Self {
+        let Pace { batch_size, min_interval, lease_ttl, max_idle } = defaults.pace();
+        let (on_failure, start_after) = (OnFailure::Hold, 0);
+        Self { batch_size, min_interval, lease_ttl, max_idle, on_failure, start_after }
+    }
+}
+
 /// The values that `[loader]` and a source have in common.
 struct Pace {
     batch_size: u32,

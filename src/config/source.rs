@@ -7,6 +7,8 @@ mod file;
 mod http;
 mod item;
 mod name;
+#[expect(dead_code, reason = "the first broker's configuration comes with its driver")]
+mod queue;
 mod sql;
 
 pub use command::CommandConfig;
@@ -26,7 +28,7 @@ pub use crate::sources::http::HttpOptions as HttpConfig;
 pub struct SourceConfig {
     /// The key of its table; unique.
     pub name: SourceName,
-    /// How it is loaded; what it does not set comes from `[loader]`.
+    /// How it is loaded; what it does not set comes from `[loader]`. Without meaning for a queue source.
     pub loading: Loading,
     /// What it is, by its key `type`.
     pub kind: SourceKind,
@@ -57,6 +59,12 @@ impl SourceKind {
         }
     }
 
+    /// Whether a broker delivers, and keeps the place.
+    pub fn is_queue(&self) -> bool {
+        let of_kind = TYPES.iter().find(|source_type| source_type.name == self.type_name());
+        of_kind.is_some_and(|source_type| source_type.intake == Intake::Queue)
+    }
+
     /// The host it is asked at; none for what is on this machine.
     pub fn host(&self) -> Option<String> {
         match self {
@@ -67,34 +75,58 @@ impl SourceKind {
     }
 }
 
+/// How events come in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    /// The source is asked, as [`Loading`] says.
+    Pull,
+    /// A broker delivers; the type reads all its keys.
+    Queue,
+}
+
 /// A type that can be configured.
 #[derive(Clone, Copy)]
 struct SourceType {
     name: &'static str,
     /// A key that only this type has, to guess it where `type` is missing.
     telltale: &'static str,
+    intake: Intake,
     read: fn(&mut TableReader<'_>) -> Option<SourceKind>,
+}
+
+impl SourceType {
+    /// How it is asked; the defaults for a type that is not.
+    fn read_loading(&self, table: &mut TableReader<'_>, defaults: &LoaderConfig) -> Loading {
+        match self.intake {
+            Intake::Pull => Loading::read(table, defaults),
+            Intake::Queue => Loading::of_queue(defaults),
+        }
+    }
 }
 
 const TYPES: &[SourceType] = &[
     SourceType {
         name: "http",
         telltale: "url",
+        intake: Intake::Pull,
         read: |table| http::read(table).map(SourceKind::Http),
     },
     SourceType {
         name: "file",
         telltale: "path",
+        intake: Intake::Pull,
         read: |table| FileConfig::read(table).map(SourceKind::File),
     },
     SourceType {
         name: "command",
         telltale: "command",
+        intake: Intake::Pull,
         read: |table| CommandConfig::read(table).map(SourceKind::Command),
     },
     SourceType {
         name: "sql",
         telltale: "table",
+        intake: Intake::Pull,
         read: |table| SqlConfig::read(table).map(SourceKind::Sql),
     },
 ];
@@ -122,7 +154,7 @@ pub(super) fn read_types(table: &TableReader<'_>) {
         let mut source = table.absent(source_type.name);
         read_type(&mut source);
         (source_type.read)(&mut source);
-        Loading::read(&mut source, &LoaderConfig::default());
+        source_type.read_loading(&mut source, &LoaderConfig::default());
     }
 }
 
@@ -139,7 +171,10 @@ fn read_one(
     }
     let source_type = read_type(&mut table);
     let kind = source_type.map(|source_type| (source_type.read)(&mut table));
-    let loading = Loading::read(&mut table, defaults);
+    let loading = match source_type {
+        Some(source_type) => source_type.read_loading(&mut table, defaults),
+        None => Loading::read(&mut table, defaults),
+    };
     let Some(mut kind) = kind else {
         table.abandon();
         return None;

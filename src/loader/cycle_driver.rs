@@ -10,11 +10,12 @@ use tokio::time::Instant;
 use super::cycle::{
     self, Answer, ClaimAnswer, Close, Denial, Deposit, Effect, Ending, Event, Grant, Stored, Token,
 };
-use super::policy::{Backoff, FailureClass};
+use super::policy::{FailureClass, STORE_BACKOFF};
 use super::{LoadedSource, Loader, SLOW, Stop, pace};
 use crate::event::excerpt::excerpt;
 use crate::event::{BadEvent, Item};
 use crate::mapping::check_order;
+use crate::source::queue::Gap;
 use crate::source::{Page, SourceError};
 use crate::store::inbox::{self, DepositRows};
 use crate::store::request_log::ClaimRequest;
@@ -56,12 +57,8 @@ impl CycleReport {
     }
 }
 
-/// Between two tries of the same deposit or close.
-const STORE_BACKOFF: Backoff =
-    Backoff { base: Duration::from_millis(100), factor: 2, cap: Duration::from_secs(5) };
-
 /// Longest reason that is kept and logged, in characters. Sources of other people may say anything.
-const REASON_LENGTH_MAX: usize = 1000;
+pub(crate) const REASON_LENGTH_MAX: usize = 1000;
 
 /// Everything one cycle holds besides its state.
 struct Driver<'a> {
@@ -79,6 +76,8 @@ struct Driver<'a> {
     body: Bytes,
     /// What came with the page.
     state: Option<String>,
+    /// Ids that the source said to have dropped.
+    gaps: Vec<Gap>,
     failure: Option<SourceError>,
     granted: bool,
     trouble: Option<Trouble>,
@@ -102,6 +101,7 @@ pub(super) async fn run_cycle(
         bad_events: Vec::new(),
         body: Bytes::new(),
         state: None,
+        gaps: Vec::new(),
         failure: None,
         granted: false,
         trouble: None,
@@ -219,7 +219,7 @@ impl Driver<'_> {
                 }
             }
         }
-        (self.body, self.state) = (page.body, page.state);
+        (self.body, self.state, self.gaps) = (page.body, page.state, page.gaps);
         Ok(Answer::Page { max_id, pause: page.pause })
     }
 
@@ -251,6 +251,7 @@ impl Driver<'_> {
                 events: &self.events,
                 bad_events: &self.bad_events,
                 state: self.state.as_deref(),
+                gaps: &self.gaps,
             };
             let outcome =
                 self.loader.deposit(self.source, self.known_at, grant, deposit, rows).await;
@@ -331,6 +332,9 @@ impl Driver<'_> {
                 event_count = self.bad_events.len(),
                 "events went to the dead letters"
             );
+        }
+        for gap in &self.gaps {
+            report_gap(source_name, gap);
         }
         if answer.conflict_count > 0 {
             tracing::error!(
@@ -414,6 +418,17 @@ impl Driver<'_> {
             trouble,
         }
     }
+}
+
+/// Says that events are lost on the other side.
+pub(crate) fn report_gap(source_name: &str, gap: &Gap) {
+    tracing::error!(
+        source_name,
+        first_id = gap.first_id,
+        last_id = gap.last_id,
+        reason = gap.reason,
+        "the source no longer has events that were not read yet; they are lost unless it has them elsewhere"
+    );
 }
 
 /// Renews the lease for as long as it is polled. A lost lease is not an error here: somebody else may take the source,

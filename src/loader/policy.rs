@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::source::queue::QueueFailure;
+
 /// Longest `Retry-After` that is honoured. A source that asks for more is asked again after this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
@@ -81,6 +83,10 @@ impl Backoff {
 pub const RETRY_BACKOFF: Backoff =
     Backoff { base: Duration::from_secs(1), factor: 4, cap: Duration::from_mins(5) };
 
+/// A result that the database does not take: it is kept and tried again until it does.
+pub const STORE_BACKOFF: Backoff =
+    Backoff { base: Duration::from_millis(100), factor: 2, cap: Duration::from_secs(5) };
+
 /// One row of the policy table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -107,6 +113,21 @@ pub const fn policy(class: FailureClass) -> Policy {
         }
         FailureClass::Unknown | FailureClass::InvalidPage => {
             Policy { verdict: Verdict::Fail, backoff: RETRY_BACKOFF, health: Health::BackingOff }
+        }
+    }
+}
+
+/// The table of queue sources: how long until the next connection is tried, and what `status` shows meanwhile. Nothing
+/// is held: a message that was not acknowledged is delivered again.
+pub const fn queue_policy(failure: QueueFailure) -> (Backoff, Health) {
+    match failure {
+        QueueFailure::Unavailable => {
+            let cap = Duration::from_secs(10);
+            (Backoff { base: Duration::from_millis(250), factor: 2, cap }, Health::BackingOff)
+        }
+        QueueFailure::Rejected => {
+            let cap = Duration::from_mins(1);
+            (Backoff { base: Duration::from_secs(5), factor: 2, cap }, Health::Rejected)
         }
     }
 }

@@ -82,12 +82,11 @@ pub struct HashedId;
 impl IdProvider for HashedId {
     fn message_id(&self, message: &Message) -> Option<Uuid> {
         let mut hash = Sha256::new();
-        match &message.message_id {
-            Some(id) => hash.update(["id ", id].concat()),
-            None => {
-                hash.update("body ");
-                hash.update(&message.body);
-            }
+        if let Some(id) = &message.message_id {
+            hash.update(["id ", id].concat());
+        } else {
+            hash.update("body ");
+            hash.update(&message.body);
         }
         let digest = hash.finalize();
         let (first, _) = digest.split_at(16);

@@ -144,8 +144,9 @@ pub async fn replay_event(
              where source_name = $1
          ), inbox as (
              insert into eventloader.event_inbox
-                 (source_name, event_id, event_type, payload, message_id, occurred_at, request_id)
-             values ($1, $2, $3, $4::jsonb, $5, $6, $7)
+                 (source_name, event_id, event_type, payload, message_id, occurred_at, request_id, metadata)
+             values ($1, $2, $3, $4::jsonb, $5, $6, $7,
+                     (select detail->'metadata' from eventloader.dead_letter where id = $8))
          ), marked as (
              update eventloader.dead_letter set replayed_at = clock_timestamp() where id = $8
          )
@@ -160,6 +161,29 @@ pub async fn replay_event(
     .bind(event.occurred_at)
     .bind(event.request_id)
     .bind(id)
+    .bind(&actor.0)
+    .execute(connection)
+    .await
+    .map_err(failed_to("replay a dead letter"))?;
+    Ok(())
+}
+
+/// Marks a locked dead letter replayed whose message was deposited anew in the same transaction.
+pub async fn mark_replayed(
+    connection: &mut PgConnection,
+    id: i64,
+    origin: &str,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "with marked as (
+             update eventloader.dead_letter set replayed_at = clock_timestamp() where id = $1
+         )
+         insert into eventloader.audit_log (actor, action, origin, detail)
+         values ($3, 'replay dead letter', $2, jsonb_build_object('dead_letter_id', $1))",
+    )
+    .bind(id)
+    .bind(origin)
     .bind(&actor.0)
     .execute(connection)
     .await

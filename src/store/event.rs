@@ -22,7 +22,7 @@ pub async fn store(
     rows: &[InboxRow],
 ) -> Result<Stored, StoreError> {
     let aside: Vec<(i64, Option<String>)> = sqlx::query_as(
-        "select version, reason from eventloader.store_events($1, $2, $3, $4, $5, $6, $7)",
+        "select version, reason from eventloader.store_rows($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(source_name)
     .bind(rows.iter().map(|r| r.event_id).collect::<Vec<_>>())
@@ -31,6 +31,7 @@ pub async fn store(
     .bind(rows.iter().map(|r| r.message_id).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.request_id).collect::<Vec<_>>())
     .bind(rows.iter().map(|r| r.occurred_at).collect::<Vec<_>>())
+    .bind(rows.iter().map(|r| r.metadata.as_deref()).collect::<Vec<_>>())
     .fetch_all(executor)
     .await
     .map_err(failed_to("store events in the other database"))?;

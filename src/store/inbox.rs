@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::request_log::CycleEnd;
 use super::{StoreError, failed_to, interval};
-use crate::event::{BadEvent, Event};
+use crate::event::{BadEvent, Event, JsonText};
 use crate::loader::cycle::{Deposit, Grant, Stored};
+use crate::source::queue::Gap;
 
 /// What a deposit stores besides what the cycle decided.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct DepositRows<'a> {
     pub bad_events: &'a [BadEvent],
     /// What the source wants to be given with the next request; `None`: as before.
     pub state: Option<&'a str>,
+    /// Ids that the source no longer has.
+    pub gaps: &'a [Gap],
 }
 
 /// How a deposit was answered.
@@ -44,10 +47,9 @@ pub async fn deposit(
 ) -> Result<DepositAnswer, StoreError> {
     let events = rows.events;
     let bad = rows.bad_events;
-    let query = sqlx::query(match rows.state {
-        None => "select * from eventloader.deposit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-        Some(_) => "select * from eventloader.deposit_with_state($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
-    })
+    let row = sqlx::query(
+        "select * from eventloader.deposit_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
+    )
     .bind(end.source_name)
     .bind(grant.request_id)
     .bind(grant.token)
@@ -65,12 +67,15 @@ pub async fn deposit(
     .bind(bad.iter().map(|b| bad_event_detail(b, end)).collect::<Vec<_>>())
     .bind(end.request_known_for.map(interval))
     .bind(deposit.pause.map(interval))
-    .bind(deposit.empty_streak.cast_signed());
-    let query = match rows.state {
-        None => query,
-        Some(state) => query.bind(state),
-    };
-    let row = query.fetch_one(executor).await.map_err(failed_to("deposit a page"))?;
+    .bind(deposit.empty_streak.cast_signed())
+    .bind(rows.state)
+    .bind(metadata_of(events))
+    .bind(rows.gaps.iter().map(|g| g.first_id).collect::<Vec<_>>())
+    .bind(rows.gaps.iter().map(|g| g.last_id).collect::<Vec<_>>())
+    .bind(rows.gaps.iter().map(|g| g.reason.as_str()).collect::<Vec<_>>())
+    .fetch_one(executor)
+    .await
+    .map_err(failed_to("deposit a page"))?;
     let read = || -> Result<DepositAnswer, sqlx::Error> {
         let stored = match row.try_get::<&str, _>("outcome")? {
             "closed" => Stored::Refused,
@@ -85,16 +90,27 @@ fn event_type<'a>(given: Option<&'a str>, end: CycleEnd<'a>) -> &'a str {
     given.unwrap_or(end.source_name)
 }
 
+/// The metadata of each event; nothing at all where none has any, as of most sources.
+fn metadata_of(events: &[Event]) -> Option<Vec<Option<&str>>> {
+    events
+        .iter()
+        .any(|event| event.metadata.is_some())
+        .then(|| events.iter().map(|event| event.metadata.as_ref().map(JsonText::as_str)).collect())
+}
+
 /// What a replay needs besides the body.
 fn bad_event_detail(bad: &BadEvent, end: CycleEnd<'_>) -> String {
-    serde_json::json!({
+    let metadata = bad.metadata.as_ref().map(|text| format!(",\"metadata\":{text}"));
+    let detail = serde_json::json!({
         "event_id": bad.id,
         "event_type": event_type(bad.event_type.as_deref(), end),
         "message_id": bad.message_id,
         "occurred_at": bad.occurred_at,
         "payload_at": bad.payload_at,
     })
-    .to_string()
+    .to_string();
+    // As text, so that the metadata stay exactly what they are.
+    format!("{}{}}}", &detail[..detail.len() - 1], metadata.unwrap_or_default())
 }
 
 /// The payloads among these that `jsonb` refuses: their places (from 0) and why.
@@ -205,6 +221,8 @@ pub struct InboxRow {
     pub request_id: Option<i64>,
     /// When it happened.
     pub occurred_at: Option<DateTime<Utc>>,
+    /// Its metadata as text, as `jsonb` prints it.
+    pub metadata: Option<String>,
 }
 
 /// Locks the stream's head and the next rows of a source until the transaction ends; `None`: another instance moves it.
@@ -225,7 +243,8 @@ pub async fn lock_batch(
         return Ok(None);
     }
     let rows = sqlx::query_as(
-        "select event_id, attempts, event_type, payload::text as payload, message_id, request_id, occurred_at
+        "select event_id, attempts, event_type, payload::text as payload, message_id, request_id, occurred_at,
+             metadata::text as metadata
          from eventloader.event_inbox
          where source_name = $1
            -- As a scalar sub-select it is called once; as a plain argument, once per row of the inbox.

@@ -1,10 +1,13 @@
 //! `source` and its companions `source_cursor`, `source_rate_limit`, `stream`: what is known of each source.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection, PgExecutor};
 
-use super::{Actor, StoreError, failed_to};
+use super::{Actor, StoreError, failed_to, interval};
+use crate::loader::policy::Health;
 
 /// A source to be known to the database.
 #[derive(Clone, Debug)]
@@ -70,6 +73,10 @@ pub struct SourceStatus {
     pub failing_inbox_count: i64,
     /// Dead letters of it that were not replayed.
     pub dead_letter_count: i64,
+    /// The source that it is a partition of.
+    pub part_of: Option<String>,
+    /// Ranges of ids that its own side had dropped before they were read.
+    pub gap_count: i64,
 }
 
 /// The state of every source, or of one.
@@ -285,5 +292,62 @@ pub async fn seek(
     .execute(connection)
     .await
     .map_err(failed_to("move a cursor"))?;
+    Ok(())
+}
+
+/// Whether a queue source may be consumed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// An operator paused it.
+    pub is_paused: bool,
+    /// A back-off lasts that long; nobody has ended it.
+    pub wait: Option<Duration>,
+}
+
+/// Looks whether a queue source may be consumed. `None`: it is not registered.
+pub async fn permission(
+    executor: impl PgExecutor<'_>,
+    source_name: &str,
+) -> Result<Option<Permission>, StoreError> {
+    let found: Option<(bool, Option<f64>)> = sqlx::query_as(
+        "select s.paused_at is not null, extract(epoch from r.not_before - clock_timestamp())::float8
+         from eventloader.source s join eventloader.source_rate_limit r using (source_name)
+         where s.source_name = $1",
+    )
+    .bind(source_name)
+    .fetch_optional(executor)
+    .await
+    .map_err(failed_to("look whether a source is paused"))?;
+    Ok(found.map(|(is_paused, seconds)| Permission {
+        is_paused,
+        wait: seconds.filter(|s| *s > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok()),
+    }))
+}
+
+/// Writes down how it goes with a queue source, for `status`. `wait`: nobody connects before, unless somebody resumes it.
+pub async fn note_health(
+    executor: impl PgExecutor<'_>,
+    source_name: &str,
+    health: Health,
+    reason: Option<&str>,
+    wait: Option<Duration>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "with noted as (
+             update eventloader.source s
+             set health = $2, health_reason = $3,
+                 health_since = case when s.health = $2 then s.health_since else clock_timestamp() end
+             where s.source_name = $1 and (s.health, s.health_reason) is distinct from ($2, $3)
+         )
+         update eventloader.source_rate_limit r set not_before = clock_timestamp() + $4::interval
+         where r.source_name = $1 and (r.not_before is not null or $4 is not null)",
+    )
+    .bind(source_name)
+    .bind(health.as_str())
+    .bind(reason)
+    .bind(wait.map(interval))
+    .execute(executor)
+    .await
+    .map_err(failed_to("note the health of a source"))?;
     Ok(())
 }

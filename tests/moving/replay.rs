@@ -1,6 +1,6 @@
 //! Dead letters on their way back.
 
-use eventloader::dead_letter::{Replay, replay};
+use eventloader::dead_letter::{Judge, Replay, replay};
 use eventloader::event::{BadEvent, Event};
 use eventloader::retry_worker::{PassReport, RetryWorker};
 use eventloader::store::Actor;
@@ -14,7 +14,9 @@ use crate::support::inbox::{event, event_with};
 const MAX_EVENT_BYTES: usize = 1 << 20;
 
 async fn replay_one(database: &Database, id: i64) -> Replay {
-    replay(&database.pool, id, &Actor("tester".to_owned()), MAX_EVENT_BYTES).await.unwrap()
+    replay(&database.pool, id, &Actor("tester".to_owned()), &Judge::Events(MAX_EVENT_BYTES))
+        .await
+        .unwrap()
 }
 
 async fn letter(database: &Database) -> i64 {
@@ -122,7 +124,9 @@ async fn an_event_of_the_greatest_size_comes_back_as_postgres_prints_it() {
     RetryWorker { max_attempts: 1, ..stage.worker() }.run_once().await.unwrap();
     stage.accept_poison().await;
     let id = letter(&stage.inbox).await;
-    let answer = replay(&stage.inbox.pool, id, &Actor("tester".to_owned()), limit).await.unwrap();
+    let answer = replay(&stage.inbox.pool, id, &Actor("tester".to_owned()), &Judge::Events(limit))
+        .await
+        .unwrap();
     assert_eq!(answer, Replay::Replayed);
 }
 

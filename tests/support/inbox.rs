@@ -70,7 +70,7 @@ impl Database {
         };
         let end = CycleEnd { source_name, owner, request_known_for: Some(Duration::ZERO) };
         let deposit = Deposit { max_id, empty_streak: 0, pause: None };
-        let rows = DepositRows { events, bad_events, state: None };
+        let rows = DepositRows { events, bad_events, state: None, gaps: &[] };
         inbox::deposit(&self.pool, end, &grant, &deposit, rows).await.unwrap();
         grant.request_id
     }

@@ -349,6 +349,8 @@ const TABLES: &[(&str, &str)] = &[
     ("event_inbox", "source_name event_id event_type payload message_id request_id attempts next_attempt_at last_error received_at"),
     ("events", "position stream version event_type schema_version payload metadata tags message_id occurred_at recorded_at"),
     ("stream", "stream version owner"),
+    ("consumed_message", "consumer message_id body_hash consumed_at"),
+    ("source_gap", "id source_name first_id last_id reason found_at"),
     ("dead_letter", "id kind origin reference body reason attempts failed_at replayed_at"),
 ];
 

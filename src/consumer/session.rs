@@ -1,0 +1,269 @@
+//! The loop of one queue source: connect, take deliveries, deposit, acknowledge; leave when asked or paused.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::Consumer;
+use super::batch::sort;
+use super::deposit::NotStored;
+use crate::loader::Stop;
+use crate::loader::policy::{Health, queue_policy};
+use crate::source::queue::{BatchLimits, Delivery, QueueError, QueueSession, QueueSource};
+use crate::store::source::{self, Permission};
+use crate::store::{StoreError, message};
+use crate::telemetry::chain;
+
+/// Between two looks whether an operator paused or resumed the source.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Nets below the drivers' own deadlines.
+const CONNECT_PATIENCE: Duration = Duration::from_mins(1);
+const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(30);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// Bodies of one batch: what one statement carries, and two batches in memory.
+const BATCH_BYTES_MAX: usize = 32 << 20;
+/// Between two looks for message ids that need not be remembered any longer.
+const FORGET_EVERY: Duration = Duration::from_mins(10);
+/// Ids forgotten by one statement.
+const FORGET_AT_ONCE: i64 = 5000;
+
+/// One queue source as this instance consumes it.
+pub(super) struct Session<'a, Q> {
+    pub(super) consumer: Consumer,
+    pub(super) source: &'a Q,
+    pub(super) stop: Stop,
+}
+
+/// Why a connection ended that did not fail.
+enum End {
+    Stopped,
+    Paused,
+}
+
+impl<Q: QueueSource> Session<'_, Q> {
+    /// Consumes until `stop`; connects again whenever the connection ends.
+    pub(super) async fn run(&self) {
+        let source_name = self.consumer.source_name.as_str();
+        let mut failures = 0;
+        while self.wait_for_permission().await {
+            let began = Instant::now();
+            match self.consume().await {
+                Ok(End::Stopped) => return,
+                Ok(End::Paused) => tracing::info!(source_name, "paused; the queue is left"),
+                Err(error) => {
+                    let (backoff, health) = queue_policy(error.class);
+                    // One that worked for a while begins anew.
+                    let worked = began.elapsed() > backoff.cap;
+                    failures = if worked { 1 } else { failures + 1 };
+                    let delay = backoff.delay(failures, rand::random());
+                    tracing::warn!(
+                        source_name,
+                        error = %error,
+                        fix = error.fix,
+                        failures,
+                        again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                        "the queue cannot be consumed"
+                    );
+                    let reason = match &error.fix {
+                        Some(fix) => format!("{error}; {fix}"),
+                        None => error.to_string(),
+                    };
+                    self.note_health(health, Some(&reason), Some(delay)).await;
+                    self.rest(delay).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the source is neither paused nor resting. `false`: stopped.
+    async fn wait_for_permission(&self) -> bool {
+        loop {
+            if self.stop.intake.is_cancelled() {
+                return false;
+            }
+            match self.permission().await {
+                // Another instance's back-off is not ours: what refuses it may let us in.
+                Ok(Some(Permission { is_paused: false, .. })) => return true,
+                Ok(Some(_)) => {}
+                Ok(None) => tracing::error!(
+                    source_name = self.consumer.source_name,
+                    "the source is not registered"
+                ),
+                Err(error) => tracing::debug!(
+                    source_name = self.consumer.source_name,
+                    error = chain(&error),
+                    "cannot look whether the source is paused"
+                ),
+            }
+            let wait = tokio::time::sleep(LOOK_EVERY);
+            self.stop.intake.run_until_cancelled(wait).await;
+        }
+    }
+
+    /// Waits, unless somebody resumes the source or stops us.
+    async fn rest(&self, delay: Duration) {
+        let until = Instant::now() + delay;
+        while Instant::now() < until && !self.stop.intake.is_cancelled() {
+            let left = until.saturating_duration_since(Instant::now());
+            let wait = tokio::time::sleep(left.min(LOOK_EVERY));
+            self.stop.intake.run_until_cancelled(wait).await;
+            if left > LOOK_EVERY
+                && matches!(self.permission().await, Ok(Some(Permission { wait: None, .. })))
+            {
+                return;
+            }
+        }
+    }
+
+    /// One connection, from its beginning to its end.
+    async fn consume(&self) -> Result<End, QueueError> {
+        let consumer = self.consumer.owner.as_str();
+        let connecting = timeout(CONNECT_PATIENCE, self.source.connect(consumer));
+        let session = match self.stop.intake.run_until_cancelled(connecting).await {
+            None => return Ok(End::Stopped),
+            Some(Err(_)) => {
+                let seconds = CONNECT_PATIENCE.as_secs();
+                let reason = format!("the broker did not let us in within {seconds} s");
+                return Err(QueueError::unavailable(reason));
+            }
+            Some(Ok(connected)) => connected?,
+        };
+        tracing::info!(source_name = self.consumer.source_name, consumer, "the queue is consumed");
+        self.note_health(Health::Ok, None, None).await;
+        let outcome = self.take_turns(&session).await;
+        // It ends at the broker, too, when nobody says goodbye.
+        drop(timeout(CLOSE_PATIENCE, session.close()).await);
+        outcome
+    }
+
+    /// Takes deliveries one after the other; while one is deposited, the next is being received.
+    async fn take_turns(&self, session: &Q::Session) -> Result<End, QueueError> {
+        let settings = &self.consumer.settings;
+        let limits = BatchLimits {
+            count: settings.batch_size,
+            bytes: BATCH_BYTES_MAX,
+            linger: settings.linger,
+        };
+        let mut next = None;
+        let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut forget_at = Instant::now();
+        loop {
+            if self.stop.intake.is_cancelled() {
+                return Ok(End::Stopped);
+            }
+            if look_at <= Instant::now() {
+                look_at = Instant::now() + LOOK_EVERY;
+                if matches!(self.permission().await, Ok(Some(Permission { is_paused: true, .. }))) {
+                    return Ok(End::Paused);
+                }
+            }
+            if forget_at <= Instant::now() {
+                forget_at = Instant::now() + self.forget().await;
+            }
+            let delivery = if let Some(delivered) = next.take() {
+                delivered?
+            } else {
+                tokio::select! {
+                    biased;
+                    () = self.stop.intake.cancelled() => continue,
+                    delivered = session.deliver(limits) => delivered?,
+                    () = tokio::time::sleep_until(look_at.min(forget_at)) => continue,
+                }
+            };
+            let mut storing = pin!(self.store(session, delivery));
+            loop {
+                tokio::select! {
+                    biased;
+                    stored = &mut storing => match stored? {
+                        Some(end) => return Ok(end),
+                        None => break,
+                    },
+                    delivered = session.deliver(limits), if next.is_none() => next = Some(delivered),
+                }
+            }
+        }
+    }
+
+    /// Deposits a delivery and acknowledges it.
+    async fn store(
+        &self,
+        session: &Q::Session,
+        delivery: Delivery<<Q::Session as QueueSession>::Receipt>,
+    ) -> Result<Option<End>, QueueError> {
+        let consumer = &self.consumer;
+        let Delivery { messages, gaps, receipt } = delivery;
+        let batches = sort(&consumer.source_name, &consumer.settings.mapping, messages, gaps);
+        if !batches.is_empty() {
+            match consumer.deposit(batches, &self.stop.work).await {
+                Ok(()) => {}
+                Err(NotStored::Stopped) => return Ok(Some(End::Stopped)),
+                Err(NotStored::Rejected(error)) => {
+                    // The others may have a place for them.
+                    drop(timeout(ACKNOWLEDGE_PATIENCE, session.reject(receipt)).await);
+                    return Err(error);
+                }
+            }
+        }
+        match timeout(ACKNOWLEDGE_PATIENCE, session.acknowledge(receipt)).await {
+            Ok(acknowledged) => acknowledged.map(|()| None),
+            Err(_) => Err(QueueError::unavailable(format!(
+                "the broker took no acknowledgement within {} s",
+                ACKNOWLEDGE_PATIENCE.as_secs()
+            ))),
+        }
+    }
+
+    async fn permission(&self) -> Result<Option<Permission>, StoreError> {
+        let mut lent = self.consumer.connections.lend().await?;
+        let outcome = source::permission(&mut *lent, &self.consumer.source_name).await;
+        lent.give_back(&outcome);
+        outcome
+    }
+
+    /// For `status` only: without a database nobody can read it.
+    async fn note_health(&self, health: Health, reason: Option<&str>, wait: Option<Duration>) {
+        let name = self.consumer.source_name.as_str();
+        let noted = async {
+            let mut lent = self.consumer.connections.lend().await?;
+            let outcome = source::note_health(&mut *lent, name, health, reason, wait).await;
+            lent.give_back(&outcome);
+            outcome
+        };
+        if let Err(error) = noted.await {
+            tracing::debug!(source_name = name, error = chain(&error), "health is not noted");
+        }
+    }
+
+    /// Forgets message ids that are older than their retention. Answers when to look again.
+    async fn forget(&self) -> Duration {
+        let consumer = &self.consumer;
+        let forgotten = async {
+            let mut lent = consumer.connections.lend().await?;
+            let retention = consumer.settings.dedup_retention;
+            let outcome = message::forget_consumed(
+                &mut *lent,
+                &consumer.source_name,
+                retention,
+                FORGET_AT_ONCE,
+            )
+            .await;
+            lent.give_back(&outcome);
+            outcome
+        };
+        match forgotten.await {
+            // There may be more; messages come first.
+            Ok(count) if count == FORGET_AT_ONCE.cast_unsigned() => LOOK_EVERY,
+            Ok(_) => FORGET_EVERY,
+            Err(error) => {
+                let source_name = consumer.source_name.as_str();
+                tracing::debug!(
+                    source_name,
+                    error = chain(&error),
+                    "message ids are not forgotten"
+                );
+                FORGET_EVERY
+            }
+        }
+    }
+}
