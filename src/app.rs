@@ -15,16 +15,18 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{
     Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind, SqlConfig,
 };
-use crate::consumer::{ConsumedSource, Consumers};
+use crate::consumer::{ConsumedSource, ConsumerSettings, Consumers};
 use crate::database::{self, Database, DatabaseError};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
+use crate::source::queue::QueueSource;
+use crate::sources::amqp::Amqp;
 use crate::sources::command::{CommandOptions, CommandSource};
 use crate::sources::file::{FileOptions, FileSource};
 pub(crate) use crate::sources::http::Clients;
-use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
+use crate::sources::http::{HttpOptions, HttpSource};
 use crate::sources::sql::{SqlOptions, SqlSource};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
 use crate::store::StoreError;
@@ -63,7 +65,7 @@ pub enum AppError {
         source_name: String,
         /// Why.
         #[source]
-        cause: HttpSourceError,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A source has the name of a stream that an application writes.
     #[error(
@@ -329,21 +331,28 @@ pub(crate) enum SetUp {
     /// It is asked by the loader.
     Pull(LoadedSource),
     /// It is consumed.
-    #[expect(dead_code, reason = "the first queue source comes with its driver")]
     Queue(ConsumedSource),
 }
 
-pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<SetUp, AppError> {
-    load_source(config, clients).map(SetUp::Pull)
+fn consumed(config: &SourceConfig, source: impl QueueSource, settings: &ConsumerSettings) -> SetUp {
+    let source = ConsumedSource::new(config.name.as_str(), Arc::new(source));
+    SetUp::Queue(source.with_settings(settings.clone()))
 }
 
-fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSource, AppError> {
+fn cannot_set_up(
+    config: &SourceConfig,
+    cause: impl std::error::Error + Send + Sync + 'static,
+) -> AppError {
+    AppError::Source { source_name: config.name.as_str().to_owned(), cause: Box::new(cause) }
+}
+
+pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<SetUp, AppError> {
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
         SourceKind::Http(api) => {
             let options = HttpOptions { lease_ttl: config.loading.lease_ttl, ..api.clone() };
-            let source = HttpSource::new(clients, options)
-                .map_err(|cause| AppError::Source { source_name: source_name.clone(), cause })?;
+            let source =
+                HttpSource::new(clients, options).map_err(|cause| cannot_set_up(config, cause))?;
             (Arc::new(source), api.timeout + Duration::from_secs(1))
         }
         SourceKind::File(file) => {
@@ -374,6 +383,11 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
             let deadline = options.deadline() + Duration::from_secs(1);
             (Arc::new(SqlSource::new(options)), deadline)
         }
+        SourceKind::Amqp(amqp) => {
+            let source = Amqp::new(amqp.options.clone());
+            let source = source.map_err(|cause| cannot_set_up(config, cause))?;
+            return Ok(consumed(config, source, &amqp.settings));
+        }
     };
     let loading = &config.loading;
     let settings = SourceSettings {
@@ -384,7 +398,7 @@ fn load_source(config: &SourceConfig, clients: &mut Clients) -> Result<LoadedSou
         on_failure: loading.on_failure,
         deadline,
     };
-    Ok(LoadedSource { source_name, source, settings })
+    Ok(SetUp::Pull(LoadedSource { source_name, source, settings }))
 }
 
 /// What a configured SQL source is made of; its [`SqlOptions::guarantee`] needs no contact.

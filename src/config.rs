@@ -55,8 +55,8 @@ pub use loading::{LoaderConfig, Loading};
 pub use request_log::RequestLogConfig;
 pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig};
 pub use source::{
-    CommandConfig, FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName, SourceNameError,
-    SqlConfig,
+    AmqpConfig, CommandConfig, FileConfig, HttpConfig, SourceConfig, SourceKind, SourceName,
+    SourceNameError, SqlConfig,
 };
 
 /// The whole configuration. Complete and checked: nothing in it needs a second look.

@@ -45,7 +45,7 @@ pub(super) fn limits(config: &Config) -> Option<Finding> {
 pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
     let subject = subject_of(source.name.as_str());
     match &source.kind {
-        SourceKind::Http(_) | SourceKind::Sql(_) => None,
+        SourceKind::Http(_) | SourceKind::Sql(_) | SourceKind::Amqp(_) => None,
         SourceKind::Command(command) => {
             let program = command.command.first()?;
             let is_there = places(program, command).any(|place| is_executable(&place));

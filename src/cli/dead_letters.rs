@@ -268,5 +268,6 @@ fn judge(context: &Context, letter: &DeadLetter) -> Judge {
         SourceKind::File(file) => Judge::Events(file.mapping.max_event_bytes),
         SourceKind::Command(command) => Judge::Events(command.mapping.max_event_bytes),
         SourceKind::Sql(sql) => Judge::Events(sql.mapping.max_event_bytes),
+        SourceKind::Amqp(amqp) => Judge::Messages(Box::new(amqp.settings.mapping.clone())),
     })
 }

@@ -2,15 +2,16 @@
 //!
 //! Each type of source has a file in `source/`, a variant of [`SourceKind`] and a row of `TYPES`.
 
+mod amqp;
 mod command;
 mod file;
 mod http;
 mod item;
 mod name;
-#[expect(dead_code, reason = "the first broker's configuration comes with its driver")]
 mod queue;
 mod sql;
 
+pub use amqp::AmqpConfig;
 pub use command::CommandConfig;
 pub use file::FileConfig;
 pub use name::{SourceName, SourceNameError};
@@ -46,6 +47,8 @@ pub enum SourceKind {
     Command(CommandConfig),
     /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
     Sql(SqlConfig),
+    /// `type = "amqp"`: a queue of RabbitMQ.
+    Amqp(AmqpConfig),
 }
 
 impl SourceKind {
@@ -56,6 +59,7 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Command(_) => "command",
             Self::Sql(_) => "sql",
+            Self::Amqp(_) => "amqp",
         }
     }
 
@@ -70,6 +74,7 @@ impl SourceKind {
         match self {
             Self::Http(api) => api.url.host_str().map(str::to_owned),
             Self::Sql(sql) => sql.location.host(),
+            Self::Amqp(amqp) => Some(amqp.options.broker.host().to_owned()),
             Self::File(_) | Self::Command(_) => None,
         }
     }
@@ -129,10 +134,16 @@ const TYPES: &[SourceType] = &[
         intake: Intake::Pull,
         read: |table| SqlConfig::read(table).map(SourceKind::Sql),
     },
+    SourceType {
+        name: "amqp",
+        telltale: "queue",
+        intake: Intake::Queue,
+        read: |table| AmqpConfig::read(table).map(SourceKind::Amqp),
+    },
 ];
 
 /// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["rabbitmq_stream", "amqp", "redis_stream", "kafka"];
+const LATER_TYPES: &[&str] = &["rabbitmq_stream", "redis_stream", "kafka"];
 
 /// Reads all sources, in the order of the file. Those with problems are left out and reported.
 pub(super) fn read_all(table: &TableReader<'_>, defaults: &LoaderConfig) -> Vec<SourceConfig> {

@@ -2,10 +2,14 @@
 
 mod failures;
 mod faults;
+mod program;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use eventloader::mapping::Pointer;
+use eventloader::mapping::message::{MessageMapping, Place};
 use eventloader::source::queue::{
     BatchLimits, Delivery, Message, QueueError, QueueFailure, QueueSession, QueueSource,
 };
@@ -18,6 +22,7 @@ use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use super::conformance::{Fixture, Sent, queue_conformance};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::wait_for;
 
@@ -26,6 +31,52 @@ const LIMITS: BatchLimits =
 /// Long enough for whatever is on its way to arrive.
 const SOON: Duration = Duration::from_millis(400);
 const LATER: Duration = Duration::from_mins(1);
+
+/// A queue of the shared broker.
+struct Queue {
+    rabbit: &'static RabbitMq,
+    name: String,
+}
+
+impl Fixture for Queue {
+    type Source = Amqp;
+
+    async fn create() -> Self {
+        let rabbit = RabbitMq::shared().await;
+        Self { rabbit, name: rabbit.declare("amqp", &[]).await }
+    }
+
+    fn source(&self) -> Arc<Amqp> {
+        let options = options(&self.rabbit.amqp_url(), &self.name);
+        Arc::new(Amqp::new(AmqpOptions { prefetch: 100, ..options }).unwrap())
+    }
+
+    fn mapping(&self) -> MessageMapping {
+        let usual = |key| Place::Usual(Pointer::to_key(key));
+        let (event_type, message_id) = (usual("message_name"), usual("message_id"));
+        MessageMapping { event_type, message_id, ..MessageMapping::default() }
+    }
+
+    async fn publish(&self, messages: &[Sent]) {
+        let published = messages.iter().map(|Sent { message_id, body }| {
+            let id = message_id.unwrap_or_default().to_string();
+            (body, BasicProperties::default().with_message_id(id.into()))
+        });
+        self.rabbit.publish(&self.name, published).await;
+    }
+
+    /// The broker counts these twice a second.
+    async fn unacknowledged(&self) -> usize {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let path =
+            format!("/api/queues/%2f/{}?disable_stats=true&enable_queue_totals=true", self.name);
+        let shown = self.rabbit.api("GET", &path, &json!(null)).await;
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        usize::try_from(shown["messages"].as_u64().unwrap_or_default()).unwrap()
+    }
+}
+
+queue_conformance!(Queue);
 
 fn options(url: &str, queue: &str) -> AmqpOptions {
     AmqpOptions::new(Broker::parse(url).unwrap(), queue)

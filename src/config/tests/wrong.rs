@@ -91,7 +91,7 @@ const VALUES: &[Case] = &[
         "[sources.a]\ntype = ¦\"ftp\"",
         "sources.a.type",
         "no type",
-        "`http`, `file`, `command` and `sql`",
+        "`http`, `file`, `command`, `sql` and `amqp`",
     ),
 ];
 
