@@ -22,13 +22,14 @@ use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
 use crate::source::EventSource;
 use crate::source::queue::QueueSource;
+use crate::sources::amqp::Amqp;
 use crate::sources::command::{CommandOptions, CommandSource};
 use crate::sources::file::{FileOptions, FileSource};
 pub(crate) use crate::sources::http::Clients;
-use crate::sources::http::{HttpOptions, HttpSource, HttpSourceError};
+use crate::sources::http::{HttpOptions, HttpSource};
 #[cfg(feature = "kafka")]
 use crate::sources::kafka::KafkaSource;
-use crate::sources::rabbitmq_stream::{RabbitMqStream, StreamSettings, TlsError};
+use crate::sources::rabbitmq_stream::{RabbitMqStream, StreamSettings};
 use crate::sources::redis_stream::RedisStreamSource;
 use crate::sources::sql::{SqlOptions, SqlSource};
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
@@ -71,16 +72,7 @@ pub enum AppError {
         source_name: String,
         /// Why.
         #[source]
-        cause: HttpSourceError,
-    },
-    /// The certificates of a source cannot be used.
-    #[error("source {source_name} cannot be set up")]
-    Certificates {
-        /// Which.
-        source_name: String,
-        /// Why.
-        #[source]
-        cause: TlsError,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A source has the name of a stream that an application writes.
     #[error(
@@ -354,13 +346,20 @@ fn consumed(config: &SourceConfig, source: impl QueueSource, settings: &Consumer
     SetUp::Queue(source.with_settings(settings.clone()))
 }
 
+fn cannot_set_up(
+    config: &SourceConfig,
+    cause: impl std::error::Error + Send + Sync + 'static,
+) -> AppError {
+    AppError::Source { source_name: config.name.as_str().to_owned(), cause: Box::new(cause) }
+}
+
 pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<SetUp, AppError> {
     let source_name = config.name.as_str().to_owned();
     let (source, deadline): (Arc<dyn EventSource>, Duration) = match &config.kind {
         SourceKind::Http(api) => {
             let options = HttpOptions { lease_ttl: config.loading.lease_ttl, ..api.clone() };
-            let source = HttpSource::new(clients, options)
-                .map_err(|cause| AppError::Source { source_name: source_name.clone(), cause })?;
+            let source =
+                HttpSource::new(clients, options).map_err(|cause| cannot_set_up(config, cause))?;
             (Arc::new(source), api.timeout + Duration::from_secs(1))
         }
         SourceKind::File(file) => {
@@ -391,6 +390,11 @@ pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<Set
             let deadline = options.deadline() + Duration::from_secs(1);
             (Arc::new(SqlSource::new(options)), deadline)
         }
+        SourceKind::Amqp(amqp) => {
+            let source = Amqp::new(amqp.options.clone());
+            let source = source.map_err(|cause| cannot_set_up(config, cause))?;
+            return Ok(consumed(config, source, &amqp.settings));
+        }
         SourceKind::RabbitMqStream(stream) => {
             let settings = StreamSettings {
                 source_name: source_name.clone(),
@@ -402,10 +406,8 @@ pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<Set
                 ca_file: stream.ca_file.clone(),
             };
             let deadline = RabbitMqStream::deadline(&settings);
-            let source = RabbitMqStream::new(settings).map_err(|cause| AppError::Certificates {
-                source_name: source_name.clone(),
-                cause,
-            })?;
+            let source =
+                RabbitMqStream::new(settings).map_err(|cause| cannot_set_up(config, cause))?;
             (Arc::new(source), deadline)
         }
         #[cfg(feature = "kafka")]

@@ -183,7 +183,7 @@ impl From<AppError> for Failure {
         match error {
             AppError::Database(error) => error.into(),
             AppError::Store(error) => error.into(),
-            AppError::Source { .. } | AppError::Certificates { .. } | AppError::StreamTaken(_) => {
+            AppError::Source { .. } | AppError::StreamTaken(_) => {
                 Self { code: CONFIGURATION, message: chain(&error), hint: None }
             }
             AppError::Signals(_)

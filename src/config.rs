@@ -57,8 +57,8 @@ pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig
 #[cfg(feature = "kafka")]
 pub use source::KafkaConfig;
 pub use source::{
-    CommandConfig, FileConfig, HttpConfig, RabbitMqStreamConfig, RedisStreamConfig, SourceConfig,
-    SourceKind, SourceName, SourceNameError, SqlConfig,
+    AmqpConfig, CommandConfig, FileConfig, HttpConfig, RabbitMqStreamConfig, RedisStreamConfig,
+    SourceConfig, SourceKind, SourceName, SourceNameError, SqlConfig,
 };
 
 /// The whole configuration. Complete and checked: nothing in it needs a second look.

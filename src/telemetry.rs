@@ -21,7 +21,8 @@ pub enum LogFormat {
 ///
 /// `level` is neither a level nor a filter such as `info,sqlx=warn`.
 pub fn start(format: Option<LogFormat>, level: &str, colour: bool) -> Result<(), String> {
-    let filter = EnvFilter::builder().parse(level).map_err(|error| {
+    // What lapin has to say comes with its errors; its traces show what goes over the wire, passwords too.
+    let filter = EnvFilter::builder().parse(format!("lapin=off,{level}")).map_err(|error| {
         format!("--log-level {level}: {error}; use error, warn, info, debug or trace")
     })?;
     let is_terminal = std::io::stderr().is_terminal();

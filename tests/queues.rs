@@ -1,5 +1,6 @@
 //! Queue sources: one suite for every driver, and what is particular to each.
 
+mod amqp;
 pub(crate) mod conformance;
 mod consuming;
 #[cfg(feature = "kafka")]

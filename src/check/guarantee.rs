@@ -2,8 +2,9 @@
 
 use super::{Finding, message, subject_of};
 use crate::app;
-use crate::config::{SourceConfig, SourceKind};
+use crate::config::{AmqpConfig, SourceConfig, SourceKind};
 use crate::loader::policy::OnFailure;
+use crate::mapping::message::MissingId;
 use crate::sources::redis_stream::RedisStreamOptions;
 
 /// What a topic promises.
@@ -29,6 +30,7 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(_) => return queue_finding(source, KAFKA),
         SourceKind::RedisStream(_) => return queue_finding(source, RedisStreamOptions::GUARANTEE),
+        SourceKind::Amqp(amqp) => return queue_finding(source, &amqp_guarantee(amqp)),
     };
     let failure = match source.loading.on_failure {
         OnFailure::Hold => {
@@ -45,4 +47,19 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
 /// A queue is not asked: no request's outcome can be unknown.
 fn queue_finding(source: &SourceConfig, promise: &str) -> Finding {
     Finding::new(&message::PROMISE, subject_of(source.name.as_str()), promise)
+}
+
+fn amqp_guarantee(amqp: &AmqpConfig) -> String {
+    let days = amqp.settings.dedup_retention.as_secs() / 86_400;
+    let hours = amqp.settings.dedup_retention.as_secs() / 3600;
+    let kept = if days > 1 { format!("{days} days") } else { format!("{hours} hours") };
+    let missing = match amqp.settings.mapping.missing_id {
+        MissingId::Refused => "a message without one becomes a dead letter",
+        MissingId::Allowed => "a message without one is stored every time it is delivered",
+        MissingId::From(_) => "one without is known by the hash of its body",
+    };
+    format!(
+        "every message is acknowledged after it is stored, in order of arrival; a second delivery within {kept} is \
+         recognised by its message_id, and {missing}"
+    )
 }

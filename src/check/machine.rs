@@ -48,6 +48,7 @@ pub(super) fn source(source: &SourceConfig) -> Option<Finding> {
         SourceKind::Http(_)
         | SourceKind::Sql(_)
         | SourceKind::RabbitMqStream(_)
+        | SourceKind::Amqp(_)
         | SourceKind::RedisStream(_) => None,
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(_) => None,

@@ -274,5 +274,6 @@ fn judge(context: &Context, letter: &DeadLetter) -> Judge {
         SourceKind::RedisStream(stream) => {
             Judge::Messages(Box::new(stream.settings.mapping.clone()))
         }
+        SourceKind::Amqp(amqp) => Judge::Messages(Box::new(amqp.settings.mapping.clone())),
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! Each type of source has a file in `source/`, a variant of [`SourceKind`] and a row of `TYPES`.
 
+mod amqp;
 mod command;
 mod file;
 mod http;
@@ -14,6 +15,7 @@ mod rabbitmq_stream;
 mod redis_stream;
 mod sql;
 
+pub use amqp::AmqpConfig;
 pub use command::CommandConfig;
 pub use file::FileConfig;
 #[cfg(feature = "kafka")]
@@ -53,6 +55,8 @@ pub enum SourceKind {
     Command(CommandConfig),
     /// `type = "sql"`: a table or a query of PostgreSQL, MariaDB, MySQL or SQLite.
     Sql(SqlConfig),
+    /// `type = "amqp"`: a queue of RabbitMQ.
+    Amqp(AmqpConfig),
     /// `type = "rabbitmq_stream"`: a stream of RabbitMQ.
     RabbitMqStream(RabbitMqStreamConfig),
     /// `type = "kafka"`: one topic of Kafka.
@@ -70,6 +74,7 @@ impl SourceKind {
             Self::File(_) => "file",
             Self::Command(_) => "command",
             Self::Sql(_) => "sql",
+            Self::Amqp(_) => "amqp",
             Self::RabbitMqStream(_) => "rabbitmq_stream",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "kafka",
@@ -88,6 +93,7 @@ impl SourceKind {
         match self {
             Self::Http(api) => api.url.host_str().map(str::to_owned),
             Self::Sql(sql) => sql.location.host(),
+            Self::Amqp(amqp) => Some(amqp.options.broker.host().to_owned()),
             Self::RabbitMqStream(stream) => Some(stream.address.host().to_owned()),
             Self::RedisStream(stream) => stream.options.host(),
             Self::File(_) | Self::Command(_) => None,
@@ -158,6 +164,12 @@ const TYPES: &[SourceType] = &[
         read: |table| RabbitMqStreamConfig::read(table).map(SourceKind::RabbitMqStream),
     },
     SourceType {
+        name: "amqp",
+        telltale: "queue",
+        intake: Intake::Queue,
+        read: |table| AmqpConfig::read(table).map(SourceKind::Amqp),
+    },
+    SourceType {
         name: "redis_stream",
         telltale: "group",
         intake: Intake::Queue,
@@ -171,9 +183,6 @@ const TYPES: &[SourceType] = &[
         read: |table| KafkaConfig::read(table).map(SourceKind::Kafka),
     },
 ];
-
-/// Types of the design that are not built yet.
-const LATER_TYPES: &[&str] = &["amqp"];
 
 /// Types that this build leaves out, with the cargo feature that they need.
 #[cfg(feature = "kafka")]
@@ -258,18 +267,13 @@ fn read_type(table: &mut TableReader<'_>) -> Option<SourceType> {
         if let Some(source_type) = TYPES.iter().find(|source_type| source_type.name == wanted) {
             return Ok(*source_type);
         }
-        if LATER_TYPES.contains(&wanted) {
-            let problem = Problem::new("a type of source that this version does not support yet");
-            return Err(text.refuse(problem.expected(&supported)));
-        }
         if let Some((_, feature)) = LEFT_OUT_TYPES.iter().find(|(name, _)| *name == wanted) {
             let problem = Problem::new("a type of source that this build has no support for");
             let help = format!("use a build with the cargo feature `{feature}`");
             return Err(text.refuse(problem.expected(&supported).help(help)));
         }
         let problem = text.refuse(Problem::new("no type of source").expected(&supported));
-        let known = names().chain(LATER_TYPES.iter().copied());
-        Err(match suggest::nearest(wanted, known) {
+        Err(match suggest::nearest(wanted, names()) {
             Some(meant) => problem.help(format!("did you mean `{meant}`?")),
             None => problem,
         })

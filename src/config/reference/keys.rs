@@ -29,6 +29,8 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
                      of its values, and what is promised."),
     ("sources.command", "Any program that prints newline-delimited JSON, or a Singer tap. docs/command_source.md says how \
                          it is run."),
+    ("sources.amqp", "A queue of RabbitMQ, or another broker of AMQP 0-9-1. Several instances share it as competing \
+                      consumers."),
     ("sources.rabbitmq_stream", "A stream of RabbitMQ 3.9 or later, whose offsets are the ids. Of a super stream, each \
                                  partition is a stream of its own name, and so a source of its own. It may be read \
                                  over either protocol, and over the other one later: nothing is lost or repeated. `payload`, \
@@ -177,6 +179,39 @@ pub(super) const KEYS: &[Key] = &[
     shown("sources.sql", "tip_lag", None, "How long ago an id at or above an event's has to have been seen. Left out: 2s for \
            MariaDB and MySQL, whose writers cannot be seen, else 0s.").such_as("\"2s\""),
     shown("sources.sql", "max_page_bytes", Is("\"64MiB\""), "A page ends before it is larger. At least `max_event_bytes`."),
+
+    secret("sources.amqp", "url", None, "The broker, and its virtual host after the port: `amqp://`, or `amqps://` for TLS. \
+            `?heartbeat=` (seconds, default 10) and `?connection_timeout=` (milliseconds, default 10000) may follow.")
+        .such_as("\"amqps://app:${SHOP_TOKEN}@mq.example.com:5671/%2f\""),
+    shown("sources.amqp", "queue", None, "The queue. It has to be there, unless `declare` is set.").such_as("\"payments\""),
+    shown("sources.amqp", "prefetch", Is("1000"), "The most messages that are here and not acknowledged. It bounds the memory \
+           they take: with large messages, set it lower. At twice `batch_size`, one batch is received while one is stored."),
+    shown("sources.amqp", "declare", None, "Whether the queue, durable, and its `bindings` are created where they are \
+           missing. One that is there and differs is refused. Left out: nothing is created.").such_as("true"),
+    shown("sources.amqp", "queue_type", None, "The type of a queue that is declared. Left out: what the broker makes of it.")
+        .such_as("\"quorum\""),
+    shown("sources.amqp", "bindings", None, "What the declared queue is bound to: a routing key for each exchange, which has \
+           to be there.").such_as("{ orders = \"order.#\" }"),
+    shown("sources.amqp.bindings", "*", None, "The routing key, or pattern, of the exchange of that name.")
+        .such_as("\"order.#\""),
+    shown("sources.amqp", "missing_id", Is("\"reject\""), "What follows a message without a UUID: `reject` makes it a dead \
+           letter; `hash` makes one of its id, else of its body, so that equal bodies are one event."),
+    shown("sources.amqp", "ca_file", None, "PEM file of the authorities to trust, instead of the public ones.")
+        .such_as("\"ca.pem\""),
+    shown("sources.amqp", "client_cert_file", None, "PEM file of the certificate to show. With `client_key_file`."),
+    shown("sources.amqp", "client_key_file", None, "PEM file of its key. With `client_cert_file`."),
+    shown("sources.amqp", "batch_size", Is("1000"), "The most messages that are stored and acknowledged together."),
+    shown("sources.amqp", "linger", Is("\"5ms\""), "How long a batch waits for more after its first message."),
+    shown("sources.amqp", "dedup_retention", Is("\"30d\""), "How long message ids are remembered, after which a message \
+           that comes again is another event."),
+    shown("sources.amqp", "event_type", None, "Where in the body the type is. Left out: the property `type`, else \
+           `/message_name` in the body, else the routing key.").such_as("\"/kind\""),
+    shown("sources.amqp", "message_id", None, "Where in the body the UUID is. Left out: the property `message_id`, else \
+           `/message_id` in the body.").such_as("\"/uuid\""),
+    shown("sources.amqp", "occurred_at", None, "Where in the body the time is. Left out: the property `timestamp`.")
+        .such_as("\"/created_at\""),
+    shown("sources.amqp", "payload", None, "Where in the body the payload is; `\"\"` is the whole body, of any type. Left out: \
+           `/payload`, else the whole body, an object.").such_as("\"/data\""),
 
     secret("sources.rabbitmq_stream", "url", None, "The broker: `rabbitmq-stream://` (port 5552) or `rabbitmq-stream+tls://` \
             (5551), or, where the stream port is closed or the plugin off, `amqp://` (5672) or `amqps://` (5671). The path \

@@ -41,7 +41,12 @@ fn header(section: &Section) -> String {
                 format!("{} = {example}\n", key.name)
             });
             // One of `table` and `query` is.
-            let more = if kind == "sql" { "table = \"events\"\n" } else { "" };
+            let more = match kind {
+                "sql" => "table = \"events\"\n",
+                // What else is said of the queue needs it.
+                "amqp" => "declare = true\n",
+                _ => "",
+            };
             format!("[sources.a]\ntype = \"{kind}\"\n{more}{}", lines.collect::<String>())
         }
     }

@@ -21,6 +21,8 @@ use crate::config::shape::Form;
 use crate::mapping::{Mapping, Pointer};
 use crate::sources::http::{Auth, HostRefused, HttpOptions, check_url};
 
+pub(super) use connection::read_tls;
+
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_mins(10);
 const TIP_LAGS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +39,7 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<HttpOptions> {
     let mapping = Mapping { items, ..read_mapping(table) };
     let max_page_bytes = read_max_page_bytes(table, mapping.max_event_bytes);
     let auth = auth::read(table);
-    let tls = connection::read_tls(table);
+    let tls = read_tls(table);
     let proxy = connection::read_proxy(table);
     let allow_hosts = table.read("allow_hosts", hosts::allow_hosts).map(|read| read.value);
     let allow_insecure = table.read_or("allow_insecure", false, setting::boolean);

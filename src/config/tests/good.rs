@@ -7,6 +7,8 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::loader::policy::OnFailure;
 use crate::mapping::Pointer;
+use crate::mapping::message::MissingId;
+use crate::sources::amqp::{Binding, QueueType};
 use crate::sources::command::Mode;
 use crate::sources::http::{Auth, Credentials};
 use crate::sources::sql::{Location, Relation};
@@ -473,4 +475,44 @@ fn a_stream_of_redis_is_read() {
         assert!(all.contains(wanted), "{wanted}: {all}");
     }
     assert!(!all.contains("ter2"), "{all}");
+}
+
+#[test]
+fn a_queue_of_rabbitmq_is_read() {
+    let text = "[sources.a]\ntype = \"amqp\"\nurl = \"amqps://u:hunter2@mq.example.com/%2f\"\nqueue = \"q\"\n\
+        prefetch = 7\nmissing_id = \"hash\"\ndedup_retention = \"2d\"\ndeclare = true\nqueue_type = \"quorum\"\n\
+        bindings = { orders = \"order.#\" }\nca_file = \"ca.pem\"\n[sources.b]\ntype = \"amqp\"\n\
+        url = \"amqp://mq\"\nqueue = \"q\"\n";
+    let config = parse(text, &[]).unwrap();
+    let SourceKind::Amqp(a) = &config.sources[0].kind else { panic!("{config:?}") };
+    assert_eq!((a.options.prefetch, &*a.options.queue), (7, "q"));
+    assert_eq!(config.sources[0].kind.host().as_deref(), Some("mq.example.com"));
+    assert!(matches!(a.settings.mapping.missing_id, MissingId::From(_)));
+    assert_eq!(a.settings.dedup_retention, Duration::from_hours(48));
+    let topology = a.options.topology.as_ref().unwrap();
+    assert_eq!(topology.queue_type, Some(QueueType::Quorum));
+    let binding = Binding { exchange: "orders".to_owned(), routing_key: "order.#".to_owned() };
+    assert_eq!(topology.bindings, [binding]);
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let SourceKind::Amqp(b) = &config.sources[1].kind else { panic!("{config:?}") };
+    assert_eq!((b.options.prefetch, &b.options.topology), (1000, &None));
+    assert!(matches!(b.settings.mapping.missing_id, MissingId::Refused));
+
+    let wrong = "[sources.a]\ntype = \"amqp\"\nurl = \"http://hunter2\"\nqueue = \"\"\nprefetch = 0\n\
+        queue_type = \"stream\"\nbindings = { x = \"y\" }\n[sources.b]\nqueue = \"q\"\n[sources.c]\n\
+        type = \"amqp\"\nurl = \"amqp://mq\"\nqueue = \"q\"\nca_file = \"x\"\n";
+    let found: Vec<String> = findings(wrong, &[]).iter().map(ToString::to_string).collect();
+    let all = found.join("\n");
+    for wanted in [
+        "not the URL of an AMQP broker",
+        "not the name of a queue",
+        "prefetch",
+        "\"stream\", not one of the choices",
+        "without declare = true",
+        "add type = \"amqp\"",
+        "beside a URL without TLS",
+    ] {
+        assert!(all.contains(wanted), "{wanted}: {all}");
+    }
+    assert!(!all.contains("hunter2"), "{all}");
 }

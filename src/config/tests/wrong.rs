@@ -91,7 +91,7 @@ const VALUES: &[Case] = &[
         "[sources.a]\ntype = ¦\"ftp\"",
         "sources.a.type",
         "no type",
-        "`http`, `file`, `command`, `sql`, `rabbitmq_stream`, `redis_stream`",
+        "`http`, `file`, `command`, `sql`, `rabbitmq_stream`, `amqp`, `redis_stream`",
     ),
 ];
 

@@ -12,7 +12,7 @@ use crate::config::source::file;
 use crate::sources::http::{ClientFiles, TlsFiles};
 
 /// Reads which certificate files there are. They are read when the source is made.
-pub(super) fn read_tls(table: &mut TableReader<'_>) -> TlsFiles {
+pub(in crate::config::source) fn read_tls(table: &mut TableReader<'_>) -> TlsFiles {
     let base = table.document().path.parent().unwrap_or(Path::new(""));
     let mut path = |key| table.read(key, |s| file::path(s, base, "a file")).map(|read| read.value);
     let ca_file = path("ca_file");
