@@ -378,6 +378,11 @@ async fn reading_goes_on_when_the_broker_is_back() {
         assert!(error.reason.contains("cannot connect to 127.0.0.1"), "{error}");
     }
     broker.start().await;
+    // Ready, it still has to find out who leads the stream.
+    wait_for("the stream to be back", || async {
+        sources[0].fetch_events(19, 10).await.ok().filter(|page| !page.items.is_empty())
+    })
+    .await;
     broker.publish(&stream, numbered(50..60)).await;
     for source in &sources {
         assert_eq!(ids(&read(source, 19, 1000).await), (20..60).collect::<Vec<_>>());
