@@ -437,17 +437,20 @@ begin
     if found then
         return true;
     end if;
-    perform 1 from eventloader.stream h where h.stream = p_stream;
-    if found then
-        return false;
+    insert into eventloader.stream (stream, version, owner)
+    values (p_stream, 0, 'source')
+    on conflict (stream) do nothing;
+    if not found then
+        -- Somebody else's, or one that another instance made just now.
+        perform 1 from eventloader.source s where s.source_name = p_stream and s.part_of = p_source_name;
+        return found;
     end if;
     insert into eventloader.source (source_name, type, part_of)
-    select p_stream, s.type, s.source_name from eventloader.source s where s.source_name = p_source_name
-    on conflict (source_name) do nothing;
-    perform eventloader.register_sources(array[p_stream], array[s.type], array[-1])
-    from eventloader.source s
-    where s.source_name = p_stream and s.part_of = p_source_name;
-    return found;
+    select p_stream, s.type, s.source_name from eventloader.source s where s.source_name = p_source_name;
+    insert into eventloader.source_lease (source_name) values (p_stream);
+    insert into eventloader.source_rate_limit (source_name) values (p_stream);
+    insert into eventloader.source_cursor (source_name, last_requested_id, last_stored_id) values (p_stream, -1, -1);
+    return true;
 end $$;
 
 -- Stores what a queue source delivered for one stream: inbox rows, dead letters, gaps and cursor in one transaction.
@@ -488,6 +491,7 @@ create function eventloader.deposit_messages(
 language plpgsql as $$
 declare
     window_ eventloader.source_cursor;
+    last_version bigint;
     fresh uuid[];
     old_places bigint[] := '{}';
     lowest_stored bigint;
@@ -504,6 +508,10 @@ begin
         outcome := 'missing';
         return;
     end if;
+    -- A number that was given stays given, even if somebody set the cursor back.
+    select greatest(h.version, window_.last_requested_id) into last_version
+    from eventloader.stream h
+    where h.stream = p_stream;
 
     perform eventloader.keep_messages('message', p_stream, p_bad_references, p_bad_bodies, p_bad_reasons, p_bad_details)
     where cardinality(p_bad_bodies) > 0;
@@ -531,9 +539,10 @@ begin
             select m.*,
                 row_number() over (partition by m.message_id order by m.place) as id_rank,
                 first_value(m.payload) over (partition by m.version order by m.place) as first_payload,
+                first_value(m.metadata) over (partition by m.version order by m.place) as first_metadata,
                 row_number() over (partition by m.version order by m.place) as version_rank
-            from unnest(p_versions, p_payloads, p_message_ids, p_body_hashes)
-                with ordinality as m (version, payload, message_id, body_hash, place)
+            from unnest(p_versions, p_payloads, p_metadata, p_message_ids, p_body_hashes)
+                with ordinality as m (version, payload, metadata, message_id, body_hash, place)
         ), known as (
             select m.place, 1 as rank, l.body_hash is distinct from m.body_hash as differs,
                 format('message_id %s came before with another body', m.message_id) as reason
@@ -541,7 +550,10 @@ begin
             join eventloader.consumed_message l on l.consumer = p_source_name and l.message_id = m.message_id
             where m.id_rank > 1 or not m.message_id = any (fresh)
             union all
-            select m.place, 2, coalesce(i.payload, e.payload, m.first_payload::jsonb) <> m.payload::jsonb,
+            select m.place, 2,
+                coalesce(i.payload, e.payload, m.first_payload::jsonb) <> m.payload::jsonb
+                or eventloader.broker_marks(coalesce(i.metadata, e.metadata, m.first_metadata::jsonb))
+                    is distinct from eventloader.broker_marks(m.metadata::jsonb),
                 format('version %s came before with another body', m.version)
             from incoming m
             left join eventloader.event_inbox i on i.source_name = p_stream and i.event_id = m.version
@@ -564,7 +576,7 @@ begin
         insert into eventloader.event_inbox
             (source_name, event_id, event_type, payload, metadata, message_id, occurred_at)
         select p_stream,
-            coalesce(m.version, window_.last_requested_id + row_number() over (order by m.place)),
+            coalesce(m.version, last_version + row_number() over (order by m.place)),
             m.event_type, m.payload::jsonb, m.metadata::jsonb, m.message_id, m.occurred_at
         from unnest(p_versions, p_event_types, p_payloads, p_metadata, p_message_ids, p_occurred_at)
             with ordinality as m (version, event_type, payload, metadata, message_id, occurred_at, place)
@@ -579,12 +591,19 @@ begin
         updated_at = clock_timestamp()
     where c.source_name = p_stream
       and (stored_count > 0 or p_max_version > c.last_requested_id);
+    -- Not that of the whole source: its partitions are deposited beside each other.
     update eventloader.source_rate_limit l set last_request_at = clock_timestamp()
-    where l.source_name in (p_source_name, p_stream);
+    where l.source_name = p_stream;
     outcome := 'stored';
 end $$;
 
--- Keeps messages as dead letters, each once while it is not replayed.
+-- What tells apart messages of equal bodies at one version, of a stream that was made again: `null` deletes key a, or b.
+create function eventloader.broker_marks(p_metadata jsonb) returns jsonb
+language sql immutable as $$
+    select jsonb_build_array(p_metadata -> 'key', p_metadata -> 'key_base64', p_metadata -> 'timestamp')
+$$;
+
+-- Keeps messages as dead letters, each once while it is not replayed; one that comes again is counted.
 create function eventloader.keep_messages(
     p_kind text,
     p_origin text,
@@ -596,8 +615,15 @@ create function eventloader.keep_messages(
 language sql as $$
     insert into eventloader.dead_letter (kind, origin, reference, body, reason, detail)
     select p_kind, p_origin, b.reference, b.body, b.reason, b.detail::jsonb
-    from unnest(p_references, p_bodies, p_reasons, p_details) as b (reference, body, reason, detail)
-    on conflict (origin, kind, reference, sha256(body)) where replayed_at is null do nothing;
+    from (
+        -- One statement can change a row once.
+        select distinct on (u.reference, sha256(u.body)) u.*
+        from unnest(p_references, p_bodies, p_reasons, p_details) with ordinality as u (reference, body, reason, detail, place)
+        order by u.reference, sha256(u.body), u.place
+    ) b
+    order by b.place
+    on conflict (origin, kind, reference, sha256(body)) where replayed_at is null
+    do update set attempts = eventloader.dead_letter.attempts + 1;
 $$;
 
 -- What operators see of each source: now with the source that a partition is part of, and how many gaps were found.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building and running need and this Debian machine lacks: a C compiler, PostgreSQL's programs, Rust; with
+# Installs what building and running need and this Debian machine lacks: C and C++ compilers, PostgreSQL's programs, Rust; with
 # `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, and RabbitMQ 4 in the user's cache.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
@@ -34,6 +34,8 @@ has_rust() {
 
 packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
+# The configure script of librdkafka asks for a C++ compiler.
+command -v c++ >/dev/null || packages+=(g++)
 command -v make >/dev/null || packages+=(make)
 if ! has_postgres; then
     packages+=(postgresql)

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{
-    Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind, SqlConfig,
+    CommandConfig, Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig, SourceKind,
+    SqlConfig,
 };
 use crate::consumer::{ConsumedSource, ConsumerSettings, Consumers};
 use crate::database::{self, Database, DatabaseError};
@@ -371,18 +372,7 @@ pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<Set
             (Arc::new(FileSource::new(options)), SOURCE_DEADLINE)
         }
         SourceKind::Command(command) => {
-            let options = CommandOptions {
-                source_name: source_name.clone(),
-                mode: command.mode,
-                command: command.command.clone(),
-                secrets: command.secrets.clone(),
-                directory: command.directory.clone(),
-                inherited: command.inherited.clone(),
-                environment: command.environment.clone(),
-                mapping: command.mapping.clone(),
-                timeout: command.timeout,
-                max_page_bytes: command.max_page_bytes,
-            };
+            let options = command_options(&source_name, command);
             (Arc::new(CommandSource::new(options)), command.timeout + Duration::from_secs(5))
         }
         SourceKind::Sql(sql) => {
@@ -430,6 +420,21 @@ pub(crate) fn set_up(config: &SourceConfig, clients: &mut Clients) -> Result<Set
         deadline,
     };
     Ok(SetUp::Pull(LoadedSource { source_name, source, settings }))
+}
+
+fn command_options(source_name: &str, command: &CommandConfig) -> CommandOptions {
+    CommandOptions {
+        source_name: source_name.to_owned(),
+        mode: command.mode,
+        command: command.command.clone(),
+        secrets: command.secrets.clone(),
+        directory: command.directory.clone(),
+        inherited: command.inherited.clone(),
+        environment: command.environment.clone(),
+        mapping: command.mapping.clone(),
+        timeout: command.timeout,
+        max_page_bytes: command.max_page_bytes,
+    }
 }
 
 /// What a configured SQL source is made of; its [`SqlOptions::guarantee`] needs no contact.

@@ -58,7 +58,7 @@ pub use sections::{AdminConfig, DatabaseConfig, RetryWorkerConfig, StorageConfig
 pub use source::KafkaConfig;
 pub use source::{
     AmqpConfig, CommandConfig, FileConfig, HttpConfig, RabbitMqStreamConfig, RedisStreamConfig,
-    SourceConfig, SourceKind, SourceName, SourceNameError, SqlConfig,
+    SourceConfig, SourceKind, SourceName, SourceNameError, SqlConfig, is_queue_type,
 };
 
 /// The whole configuration. Complete and checked: nothing in it needs a second look.

@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::{Context, Failure, actor};
-use crate::config::SourceKind;
+use crate::config::{SourceKind, is_queue_type};
 use crate::sources::command::{Mode, stored_state};
 use crate::store::source::SeekTo;
 use crate::store::{failed_to, source};
@@ -79,7 +79,7 @@ impl Sources {
                 done(context, found, &source, "resumed", json)
             }
             Self::Seek { source, to, state, yes, dry_run, json } => {
-                check_seekable(context, pool, &source).await?;
+                check_seekable(pool, &source).await?;
                 let seek = Seek { source, yes, dry_run, json };
                 match (to, state) {
                     (Some(to), _) => seek_id(context, pool, &seek, to).await,
@@ -113,20 +113,15 @@ async fn check_whole(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
     }
 }
 
-/// Where a queue is read next is the broker's to know.
-async fn check_seekable(
-    context: &Context,
-    pool: &PgPool,
-    source_name: &str,
-) -> Result<(), Failure> {
+/// Where a queue is read next is the broker's to know. The database says what kind a source is, whatever configuration
+/// this command was given.
+async fn check_seekable(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
     check_whole(pool, source_name).await?;
-    let mut sources = context.config.sources.iter();
-    let configured = sources.find(|source| source.name.as_str() == source_name);
-    if configured.is_some_and(|source| source.kind.is_queue()) {
-        return Err(Failure::new(format!(
-            "{source_name} has no cursor here: its broker keeps the place"
-        ))
-        .with_hint("move the place at the broker; messages that come again are recognised"));
+    let known = source::status(pool, Some(source_name)).await?;
+    if known.first().is_some_and(|source| is_queue_type(&source.source_type)) {
+        let what = format!("{source_name} has no cursor here: its broker keeps the place");
+        return Err(Failure::new(what)
+            .with_hint("move the place at the broker; messages that come again are recognised"));
     }
     Ok(())
 }

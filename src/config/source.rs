@@ -84,8 +84,7 @@ impl SourceKind {
 
     /// Whether a broker delivers, and keeps the place.
     pub fn is_queue(&self) -> bool {
-        let of_kind = TYPES.iter().find(|source_type| source_type.name == self.type_name());
-        of_kind.is_some_and(|source_type| matches!(source_type.intake, Intake::Queue))
+        is_queue_type(self.type_name())
     }
 
     /// The host it is asked at; none for what is on this machine.
@@ -101,6 +100,12 @@ impl SourceKind {
             Self::Kafka(kafka) => kafka.options.first_host(),
         }
     }
+}
+
+/// Whether sources of a type are consumed: a broker delivers, and keeps the place.
+pub fn is_queue_type(name: &str) -> bool {
+    let of_name = TYPES.iter().find(|source_type| source_type.name == name);
+    of_name.is_some_and(|source_type| matches!(source_type.intake, Intake::Queue))
 }
 
 /// How events come in.

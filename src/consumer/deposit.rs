@@ -94,8 +94,14 @@ impl Consumer {
             connection.begin().await.map_err(failed_to("begin a deposit of messages"))?;
         let mut answers = Vec::with_capacity(batches.len());
         for batch in batches {
-            answers
-                .push(message::deposit(&mut *transaction, &batch.rows(&self.source_name)).await?);
+            match message::deposit(&mut *transaction, &batch.rows(&self.source_name)).await {
+                Ok(answer) => answers.push(answer),
+                Err(error) => {
+                    // Before the connection is lent again.
+                    transaction.rollback().await.map_err(failed_to("give up a deposit"))?;
+                    return Err(error);
+                }
+            }
         }
         transaction.commit().await.map_err(failed_to("commit a deposit of messages"))?;
         Ok(answers)
@@ -128,6 +134,7 @@ impl Consumer {
             while !kept.is_empty()
                 && let Err(error) = self.keep_conflicts(&batch.stream, &kept).await
             {
+                refuse_data(&error, &batch.stream)?;
                 self.wait_for_database(&error, &mut failures, stop).await?;
             }
         }
@@ -206,7 +213,10 @@ impl Consumer {
             loop {
                 match self.try_deposit(&rest).await {
                     Ok(answers) => break self.settle(&rest, answers, tally, stop).await?,
-                    Err(error) => self.wait_for_database(&error, &mut failures, stop).await?,
+                    Err(error) => {
+                        refuse_data(&error, &batch.stream)?;
+                        self.wait_for_database(&error, &mut failures, stop).await?;
+                    }
                 }
             }
         }
@@ -272,6 +282,15 @@ impl Consumer {
             "delivery deposited"
         );
     }
+}
+
+/// What breaks a rule of the data although no message is in it, such as a name that is too long, breaks it next time too.
+fn refuse_data(error: &StoreError, stream: &str) -> Result<(), NotStored> {
+    if error.remedy() != Remedy::SetRowAside {
+        return Ok(());
+    }
+    let reason = format!("the database refuses what is to be kept of {stream}: {}", chain(error));
+    Err(NotStored::Rejected(QueueError::rejected(reason)))
 }
 
 fn stream_taken(stream: &str) -> QueueError {

@@ -26,7 +26,7 @@ const BATCH_BYTES_MAX: usize = 32 << 20;
 /// Between two looks for message ids that need not be remembered any longer.
 const FORGET_EVERY: Duration = Duration::from_mins(10);
 /// Ids forgotten by one statement.
-const FORGET_AT_ONCE: i64 = 5000;
+const FORGET_AT_ONCE: i64 = 10_000;
 
 /// One queue source as this instance consumes it.
 pub(super) struct Session<'a, Q> {
@@ -145,7 +145,8 @@ impl<Q: QueueSource> Session<'_, Q> {
         outcome
     }
 
-    /// Takes deliveries one after the other; while one is deposited, the next is being received.
+    /// Takes deliveries one after the other; while one is deposited, the next is being received. The call that receives is
+    /// given up only at the end: what a driver does in it is finished.
     async fn take_turns(&self, session: &Q::Session) -> Result<End, QueueError> {
         let settings = &self.consumer.settings;
         let limits = BatchLimits {
@@ -153,6 +154,7 @@ impl<Q: QueueSource> Session<'_, Q> {
             bytes: BATCH_BYTES_MAX,
             linger: settings.linger,
         };
+        let mut delivering = Box::pin(session.deliver(limits));
         let mut next = None;
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut forget_at = Instant::now();
@@ -169,16 +171,19 @@ impl<Q: QueueSource> Session<'_, Q> {
             if forget_at <= Instant::now() {
                 forget_at = Instant::now() + self.forget().await;
             }
-            let delivery = if let Some(delivered) = next.take() {
-                delivered?
+            let delivered = if let Some(delivered) = next.take() {
+                delivered
             } else {
                 tokio::select! {
                     biased;
                     () = self.stop.intake.cancelled() => continue,
-                    delivered = session.deliver(limits) => delivered?,
+                    delivered = &mut delivering => delivered,
                     () = tokio::time::sleep_until(look_at.min(forget_at)) => continue,
                 }
             };
+            // A session that failed is asked nothing more.
+            let delivery = delivered?;
+            delivering = Box::pin(session.deliver(limits));
             let mut storing = pin!(self.store(session, delivery));
             loop {
                 tokio::select! {
@@ -187,7 +192,7 @@ impl<Q: QueueSource> Session<'_, Q> {
                         Some(end) => return Ok(end),
                         None => break,
                     },
-                    delivered = session.deliver(limits), if next.is_none() => next = Some(delivered),
+                    delivered = &mut delivering, if next.is_none() => next = Some(delivered),
                 }
             }
         }

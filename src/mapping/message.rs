@@ -261,7 +261,7 @@ fn usable_type(event_type: &str) -> Result<String, String> {
 }
 
 /// The metadata as JSON text, if there are any.
-fn metadata_text(metadata: &Map<String, Value>) -> Result<Option<JsonText>, String> {
+pub(crate) fn metadata_text(metadata: &Map<String, Value>) -> Result<Option<JsonText>, String> {
     if metadata.is_empty() {
         return Ok(None);
     }

@@ -27,12 +27,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 pub use address::{Address, AddressFault, Protocol};
 pub use tls::TlsError;
 
 use crate::event::{BadEvent, Event, Item};
-use crate::mapping::message::MessageMapping;
+use crate::mapping::message::{MessageMapping, metadata_text};
 use crate::source::queue::{Gap, Message, QueueError, QueueFailure};
 use crate::source::{EventSource, Page, SourceError};
 use classic::ClassicConsumer;
@@ -126,8 +127,8 @@ impl RabbitMqStream {
                 reason,
                 event_type: message.event_type,
                 occurred_at: message.occurred_at,
-                message_id: None,
-                metadata: None,
+                message_id: message.message_id.as_deref().and_then(|id| Uuid::try_parse(id).ok()),
+                metadata: metadata_text(&message.metadata).ok().flatten(),
             }),
         }
     }

@@ -77,6 +77,8 @@ async fn versions_of_the_broker_are_those_of_the_streams() {
         )
         .await;
     assert_eq!(cursors, ["t - 5 5", "t/0 t 1 1", "t/1 t 9 9"]);
+    // New partitions are no trouble: nobody had to connect again.
+    assert_eq!(queue.consumers().len(), 1);
 }
 
 #[tokio::test]

@@ -202,8 +202,8 @@ pub(super) const KEYS: &[Key] = &[
     shown("sources.amqp", "client_key_file", None, "PEM file of its key. With `client_cert_file`."),
     shown("sources.amqp", "batch_size", Is("1000"), "The most messages that are stored and acknowledged together."),
     shown("sources.amqp", "linger", Is("\"5ms\""), "How long a batch waits for more after its first message."),
-    shown("sources.amqp", "dedup_retention", Is("\"30d\""), "How long message ids are remembered, after which a message \
-           that comes again is another event."),
+    shown("sources.amqp", "dedup_retention", Is("\"30d\""), "How long message ids are remembered. Whatever comes again \
+           later, with the id of an event of the same stream, is a dead letter (`conflict`)."),
     shown("sources.amqp", "event_type", None, "Where in the body the type is. Left out: the property `type`, else \
            `/message_name` in the body, else the routing key.").such_as("\"/kind\""),
     shown("sources.amqp", "message_id", None, "Where in the body the UUID is. Left out: the property `message_id`, else \
@@ -253,8 +253,8 @@ pub(super) const KEYS: &[Key] = &[
            build with the cargo feature `kafka-tls`."),
     shown("sources.kafka", "batch_size", Is("1000"), "The most messages that are stored and acknowledged together."),
     shown("sources.kafka", "linger", Is("\"5ms\""), "How long a batch waits for more after its first message."),
-    shown("sources.kafka", "dedup_retention", Is("\"720h\""), "How long message ids are remembered to recognise a message that \
-           comes again."),
+    shown("sources.kafka", "dedup_retention", Is("\"30d\""), "How long message ids are remembered. Whatever comes again \
+           later, with the id of an event of the same stream, is a dead letter (`conflict`)."),
     shown("sources.kafka", "event_type", None, "Where in the value its type is. Left out: the header `ce_type`, else `/type`, \
            else the topic.").such_as("\"/kind\""),
     shown("sources.kafka", "message_id", None, "Where in the value its UUID is. Left out: the header `ce_id`, else \
@@ -275,8 +275,8 @@ pub(super) const KEYS: &[Key] = &[
         .such_as("\"ca.pem\""),
     shown("sources.redis_stream", "batch_size", Is("1000"), "The most entries that are stored and acknowledged together."),
     shown("sources.redis_stream", "linger", Is("\"5ms\""), "How long a batch waits for more after its first entry."),
-    shown("sources.redis_stream", "dedup_retention", Is("\"30d\""), "How long message ids are remembered, after which an entry \
-           with the same one is another event."),
+    shown("sources.redis_stream", "dedup_retention", Is("\"30d\""), "How long message ids are remembered. Whatever comes again \
+           later, with the id of an event of the same stream, is a dead letter (`conflict`)."),
     shown("sources.redis_stream", "event_type", None, "Where in the body the type is. Left out: the field `type`, else `/type` in \
            the body, else the name of the stream.").such_as("\"/kind\""),
     shown("sources.redis_stream", "message_id", None, "Where in the body the UUID is. Left out: the field `message_id`, else \

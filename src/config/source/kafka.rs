@@ -18,7 +18,7 @@ const BROKERS: &str = "a list of HOST:PORT";
 const EXAMPLE: &str = "[\"localhost:9092\"]";
 const TOPICS: &str = "the name of a topic";
 /// Longest name of a topic or group, as brokers have it.
-const NAME_LENGTH_MAX: usize = 249;
+const NAME_LENGTH_MAX: usize = 178;
 const WITHOUT_TLS: &str = "more than this build can do";
 const HOW_TO_TLS: &str = "build with `--features kafka-tls`";
 
@@ -170,7 +170,9 @@ fn topic(setting: &Setting<'_>) -> Result<String, Problem> {
         _ if value.starts_with('^') => {
             Err(refuse("a pattern").help("one source reads one topic: add a source for each"))
         }
-        _ if value.len() > NAME_LENGTH_MAX => Err(refuse("longer than the 249 bytes of a name")),
+        _ if value.len() > NAME_LENGTH_MAX => Err(refuse(
+            "longer than 178 bytes, which leave room for the partition in the name of a stream",
+        )),
         _ if !value.chars().all(is_name) => Err(refuse("no name of a topic")
             .help("names of topics have letters, digits, dots, hyphens and underscores")),
         _ => Ok(value.to_owned()),

@@ -9,6 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::STREAM_OFFSET;
@@ -27,16 +28,24 @@ pub(super) fn is_of_a_stream(delivery: &Delivery) -> bool {
 /// What is delivered on. `redelivered` is left out: see [`COUNTERS`].
 pub(super) fn message(delivery: Delivery) -> Message {
     let message_id = given(delivery.properties.message_id().as_ref());
+    let metadata = metadata(&delivery);
     Message {
-        reference: message_id.clone().unwrap_or_default(),
+        reference: message_id.clone().unwrap_or_else(|| name_of(&metadata)),
         event_type: given(delivery.properties.kind().as_ref()),
         message_id,
         occurred_at: delivery.properties.timestamp().and_then(instant),
         routed_as: Arc::from(delivery.routing_key.as_str()),
-        metadata: metadata(&delivery),
+        metadata,
         body: Bytes::from(delivery.data),
         ..Message::default()
     }
+}
+
+/// A message without an id is named by what came with its body, so that two that differ there are two dead letters.
+fn name_of(metadata: &Map<String, Value>) -> String {
+    let digest = Sha256::digest(Value::Object(metadata.clone()).to_string());
+    let first = std::array::from_fn(|i| digest[i]);
+    format!("{:016x}", u64::from_be_bytes(first))
 }
 
 /// An empty string is what clients send that have nothing to say.

@@ -44,7 +44,8 @@ impl Drop for End<'_> {
 
 fn poll_all(client: &Client, shared: &Shared) -> Result<(), QueueError> {
     let mut streams = HashMap::new();
-    let mut is_paused = false;
+    // Whether some partitions are paused, and whether one came since that is not.
+    let (mut is_paused, mut has_unpaused) = (false, true);
     let mut next = Next::Poll;
     loop {
         match next {
@@ -54,19 +55,19 @@ fn poll_all(client: &Client, shared: &Shared) -> Result<(), QueueError> {
                 next = shared.hand_over.next();
                 continue;
             }
-            Next::Hold if !is_paused => {
+            Next::Hold if has_unpaused => {
                 next = shared.hand_over.next_within(PATIENCE);
                 if next == Next::Hold {
                     let assigned = client.assignment().and_then(|all| client.pause(&all));
                     assigned.map_err(|error| shared.explain(&error))?;
-                    is_paused = true;
+                    (is_paused, has_unpaused) = (true, false);
                 }
                 continue;
             }
             Next::Poll if is_paused => {
                 let assigned = client.assignment().and_then(|all| client.resume(&all));
                 assigned.map_err(|error| shared.explain(&error))?;
-                is_paused = false;
+                (is_paused, has_unpaused) = (false, true);
             }
             Next::Hold | Next::Poll => {}
         }
@@ -74,7 +75,7 @@ fn poll_all(client: &Client, shared: &Shared) -> Result<(), QueueError> {
             None => shared.hand_over.next(),
             Some(Ok(message)) => {
                 // A partition that came while the others were paused is not.
-                is_paused = false;
+                has_unpaused = true;
                 let partition = message.partition();
                 let stream = streams.entry(partition).or_insert_with(|| shared.stream(partition));
                 let read = message::read(&message, stream, &shared.topic);

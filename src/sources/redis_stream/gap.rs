@@ -22,7 +22,7 @@ pub(super) struct Watch {
 }
 
 /// Entries that are gone and were not read.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Loss {
     /// The first id that may be one of them.
     pub(super) first: EntryId,

@@ -161,8 +161,9 @@ impl Reader {
         self.has_more = ids.len() == count;
         self.take(found, limits);
         if let Some(loss) = loss {
+            // Told first: whoever drops this call, or breaks the link, does not make the loss unsaid.
+            self.gaps.push(loss.clone().into_gap());
             group::recount(&link, &place, &stream, &loss, &ids).await?;
-            self.gaps.push(loss.into_gap());
         }
         Ok(ids.is_empty() && self.gaps.is_empty())
     }
