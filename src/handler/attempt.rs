@@ -75,8 +75,8 @@ impl Attempt<'_> {
     /// What was not committed is rolled back.
     pub(super) async fn run(&self, task: &Task) -> Result<Outcome, StoreError> {
         let head = &task.head;
-        // Not the message id of the event: two streams may hold the same message, and each of the two events is handled.
-        let message_id = derived_message_id(&head.stream, head.version);
+        let message_id =
+            head.message_id.unwrap_or_else(|| derived_message_id(&head.stream, head.version));
         let attempt = task.attempts.saturating_add(1);
         let Some(handler) = self.registry.find(&head.event_type) else {
             // Only what was replayed comes here without a handler.
@@ -290,7 +290,7 @@ fn logged(head: &EventHead, body: EventBody, message_id: Uuid, attempt: u32) -> 
         payload: JsonText::slice_of(&payload, text),
         metadata: body.metadata,
         tags: body.tags,
-        message_id: head.message_id.unwrap_or(message_id),
+        message_id,
         occurred_at: body.occurred_at,
         recorded_at: body.recorded_at,
         attempt,

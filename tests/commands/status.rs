@@ -8,9 +8,10 @@ use crate::support::database::Database;
 use crate::support::program::{Program, signal};
 use crate::support::wait_for;
 
-const SOURCE_KEYS: [&str; 15] = [
+const SOURCE_KEYS: [&str; 17] = [
     "dead_letter_count",
     "failing_inbox_count",
+    "gap_count",
     "held_request_id",
     "held_status",
     "last_request_at",
@@ -19,6 +20,7 @@ const SOURCE_KEYS: [&str; 15] = [
     "lease_expires_at",
     "lease_owner",
     "not_before",
+    "part_of",
     "reason",
     "remedy",
     "source_name",
@@ -49,6 +51,7 @@ async fn status_tells_the_state_of_each_source_and_what_frees_it() {
         "remedy": "eventloader requests retry 2", "held_request_id": 2, "held_status": "failed",
         "last_requested_id": 20, "last_stored_id": 20, "dead_letter_count": 1, "failing_inbox_count": 0,
         "lease_owner": null, "lease_expires_at": null, "last_request_at": null, "not_before": null,
+        "part_of": null, "gap_count": 0,
     });
     assert_eq!(*bills, want);
     assert_eq!(status["sources"][1]["state"], "ok");

@@ -316,7 +316,9 @@ async fn properties_and_headers_of_every_type_are_kept() {
     });
     assert_eq!(json!(full.metadata), wanted);
     assert_eq!((plain.event_type.as_deref(), plain.message_id.as_deref()), (None, Some("no uuid")));
-    let wanted = json!({ "exchange": "", "routing_key": queue, "message_id": "no uuid" });
+    let wanted = json!({
+        "exchange": "", "routing_key": queue, "message_id": "no uuid", "delivery_mode": 2,
+    });
     assert_eq!(json!(plain.metadata), wanted);
 }
 

@@ -335,7 +335,7 @@ fn variables_that_match_nothing_or_hold_nonsense_are_named() {
         ("EVENTLOADER_NONSENSE__X", "1", "matches no", "the form is"),
         ("EVENTLOADER_LOADER__BATCH_SIZE", "0", "found 0", "the smallest is 1"),
         ("EVENTLOADER_LOADER__MAX_IDLE", "5", "without a unit", "write \"5s\""),
-        ("EVENTLOADER_SOURCES__USER_EVENTS__TYPE", "rabbitmq_stream", "not support yet", ""),
+        ("EVENTLOADER_SOURCES__USER_EVENTS__TYPE", "htpp", "no type of source", "http"),
         ("DATABASE_URL", "mysql://u:hunter2@h/d", "not a PostgreSQL URL", "postgres://"),
     ] {
         let found = findings(SHOP, &[(name, value)]);

@@ -47,7 +47,7 @@ fn what_is_no_object_is_refused_with_what_it_is() {
         ("", "the body is empty"),
         ("[1]", "the body is an array, expected an object"),
         ("\"text\"", "the body is"),
-        (r#"{"payload": 5}"#, "payload is 5, expected an object or an array"),
+        (r#"{"payload": 5}"#, "payload is the number 5, expected an object or an array"),
         ("{\"a\": ", "not JSON"),
         (r#"{"a": "\u0000"}"#, "\\u0000"),
     ] {
