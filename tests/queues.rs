@@ -6,5 +6,5 @@ mod consuming;
 #[cfg(feature = "kafka")]
 mod kafka;
 pub(crate) mod memory;
-mod redis_stream;
+pub(crate) mod redis_stream;
 mod spool;

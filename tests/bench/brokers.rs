@@ -1,24 +1,47 @@
 //! From each broker into `events`.
 
+#[cfg(feature = "kafka")]
+mod kafka;
+mod stream;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventloader::consumer::{ConsumedSource, ConsumerSettings};
+use eventloader::mapping::Pointer;
+use eventloader::mapping::message::{MessageMapping, Payload, Place};
+use eventloader::sources::amqp::{self, AmqpOptions, Broker};
+use eventloader::sources::redis_stream::{RedisStreamOptions, RedisStreamSource};
+use futures_util::StreamExt;
+use lapin::BasicProperties;
+use lapin::options::{BasicAckOptions, BasicQosOptions};
+use redis::AsyncCommands;
+use redis::streams::{StreamReadOptions, StreamReadReply};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::table::{Row, print};
 use super::{COUNT, RUNS, loader, median, message, rate, wait_for_stored};
-use crate::queues::conformance::{Fixture, Sent};
+use crate::queues::conformance::Sent;
 use crate::support::consuming::Consuming;
 use crate::support::database::Database;
+use crate::support::rabbitmq::RabbitMq;
+use crate::support::redis::Redis;
 
 /// Messages a second while latency is measured, and for how long.
 const STEADY_PER_SECOND: usize = 1000;
 const STEADY: Duration = Duration::from_secs(10);
 
 /// A broker that is measured.
-pub(crate) trait Bench: Fixture {
+trait Bench: Sized + Send + Sync + 'static {
     const BROKER: &'static str;
+
+    /// A new queue, which is empty.
+    async fn create() -> Self;
+
+    /// As the configuration makes it of a source that sets nothing.
+    fn consumed(&self) -> ConsumedSource;
+
+    async fn publish(&self, messages: &[Sent]);
 
     /// Reads and acknowledges so many messages with the broker's plain client, as its documentation does it fast.
     async fn drain_plainly(&self, count: usize);
@@ -38,7 +61,7 @@ async fn measure<B: Bench>(loader_per_second: f64) -> Row {
         let (fixture, database) = (B::create().await, Database::migrated().await);
         fixture.publish(&messages).await;
         let began = Instant::now();
-        let consuming = Consuming::start(&database, vec![consumed(&fixture)]).await;
+        let consuming = Consuming::start(&database, vec![fixture.consumed()]).await;
         wait_for_stored(&database, COUNT).await;
         ours.push(rate(COUNT, began.elapsed()));
         consuming.stop().await;
@@ -54,16 +77,10 @@ async fn measure<B: Bench>(loader_per_second: f64) -> Row {
     }
 }
 
-/// As the configuration makes it of a source that sets nothing.
-fn consumed<B: Bench>(fixture: &B) -> ConsumedSource {
-    let settings = ConsumerSettings { mapping: fixture.mapping(), ..ConsumerSettings::default() };
-    ConsumedSource::new("bench", fixture.source()).with_settings(settings)
-}
-
 /// Publishes at a steady rate, and looks when each message can be read in `events`.
 async fn latency<B: Bench>() -> (f64, f64) {
     let (fixture, database) = (Arc::new(B::create().await), Database::migrated().await);
-    let consuming = Consuming::start(&database, vec![consumed(&*fixture)]).await;
+    let consuming = Consuming::start(&database, vec![fixture.consumed()]).await;
     let count = STEADY_PER_SECOND * usize::try_from(STEADY.as_secs()).unwrap();
     let began = Instant::now();
     let seen = tokio::spawn(watch(database.pool.clone(), count));
@@ -115,26 +132,116 @@ async fn watch(pool: sqlx::PgPool, count: usize) -> Vec<(usize, Instant)> {
     seen
 }
 
+fn settings(event_type: &str, payload: Payload) -> ConsumerSettings {
+    let usual = |key| Place::Usual(Pointer::to_key(key));
+    let (event_type, message_id) = (usual(event_type), usual("message_id"));
+    let mapping = MessageMapping { event_type, message_id, payload, ..MessageMapping::default() };
+    ConsumerSettings { mapping, ..ConsumerSettings::default() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make bench` runs it"]
 async fn bench() {
     let loader_per_second = median(vec![loader().await, loader().await, loader().await]);
-    let rows = [measure::<crate::queues::memory::Memory>(loader_per_second).await];
+    let mut rows = vec![
+        measure::<Amqp>(loader_per_second).await,
+        measure::<RedisStream>(loader_per_second).await,
+    ];
+    #[cfg(feature = "kafka")]
+    rows.push(measure::<kafka::Kafka>(loader_per_second).await);
+    rows.push(stream::measure(loader_per_second).await);
     print(&rows);
 }
 
-impl Bench for crate::queues::memory::Memory {
-    const BROKER: &'static str = "memory";
+struct Amqp {
+    rabbit: &'static RabbitMq,
+    queue: String,
+}
+
+impl Bench for Amqp {
+    const BROKER: &'static str = "amqp";
+
+    async fn create() -> Self {
+        let rabbit = RabbitMq::shared().await;
+        Self { rabbit, queue: rabbit.declare("bench", &[]).await }
+    }
+
+    fn consumed(&self) -> ConsumedSource {
+        let broker = Broker::parse(&self.rabbit.amqp_url()).unwrap();
+        let source = amqp::Amqp::new(AmqpOptions::new(broker, &self.queue)).unwrap();
+        let settings = settings("message_name", Payload::Unwrapped);
+        ConsumedSource::new("bench", Arc::new(source)).with_settings(settings)
+    }
+
+    async fn publish(&self, messages: &[Sent]) {
+        let published = messages.iter().map(|Sent { message_id, body }| {
+            let id = message_id.unwrap_or_default().to_string();
+            (body, BasicProperties::default().with_message_id(id.into()))
+        });
+        self.rabbit.publish(&self.queue, published).await;
+    }
 
     async fn drain_plainly(&self, count: usize) {
-        use eventloader::source::queue::{BatchLimits, QueueSession, QueueSource};
-        let session = self.source().connect("plain").await.unwrap();
-        let limits = BatchLimits { count: 1000, bytes: 1 << 25, linger: Duration::ZERO };
+        let (_connection, channel) = self.rabbit.channel().await;
+        channel.basic_qos(1000, BasicQosOptions::default()).await.unwrap();
+        let queue = self.queue.as_str().into();
+        let consume = channel.basic_consume(queue, "plain".into(), <_>::default(), <_>::default());
+        let mut consumer = consume.await.unwrap();
+        let multiple = BasicAckOptions { multiple: true };
+        for n in 1..=count {
+            let delivery = consumer.next().await.unwrap().unwrap();
+            if n % 500 == 0 {
+                delivery.ack(multiple).await.unwrap();
+            }
+        }
+    }
+}
+
+struct RedisStream {
+    redis: &'static Redis,
+    options: RedisStreamOptions,
+}
+
+impl Bench for RedisStream {
+    const BROKER: &'static str = "redis_stream";
+
+    async fn create() -> Self {
+        let redis = Redis::shared().await;
+        Self { redis, options: crate::queues::redis_stream::options(redis.url()) }
+    }
+
+    fn consumed(&self) -> ConsumedSource {
+        let source = Arc::new(RedisStreamSource::new(self.options.clone()));
+        let settings = settings("type", Payload::At(Pointer::whole()));
+        ConsumedSource::new("bench", source).with_settings(settings)
+    }
+
+    async fn publish(&self, messages: &[Sent]) {
+        let mut connection = self.redis.connect().await;
+        for some in messages.chunks(5000) {
+            let mut adding = redis::pipe();
+            for Sent { body, .. } in some {
+                let add = adding.cmd("XADD").arg(&self.options.stream).arg("*");
+                add.arg("message").arg(body.as_slice()).ignore();
+            }
+            adding.query_async::<()>(&mut connection).await.unwrap();
+        }
+    }
+
+    async fn drain_plainly(&self, count: usize) {
+        let mut connection = self.redis.connect().await;
+        let (stream, group) = (self.options.stream.as_str(), "plain");
+        let make = redis::cmd("XGROUP").arg(&["CREATE", stream, group, "0"]).to_owned();
+        make.query_async::<()>(&mut connection).await.unwrap();
         let mut left = count;
         while left > 0 {
-            let delivery = session.deliver(limits).await.unwrap();
-            left -= delivery.messages.len();
-            session.acknowledge(delivery.receipt).await.unwrap();
+            let options = StreamReadOptions::default().group(group, "plain").count(1000);
+            let reply: Option<StreamReadReply> =
+                connection.xread_options(&[stream], &[">"], &options).await.unwrap();
+            let entries = &reply.unwrap().keys[0].ids;
+            let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
+            let _: usize = connection.xack(stream, group, &ids).await.unwrap();
+            left -= ids.len();
         }
     }
 }

@@ -85,7 +85,7 @@ impl Stream {
     }
 }
 
-fn options(url: String) -> RedisStreamOptions {
+pub(crate) fn options(url: String) -> RedisStreamOptions {
     RedisStreamOptions {
         url: SecretString::from(url),
         stream: Redis::new_stream(),

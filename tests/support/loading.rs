@@ -24,6 +24,7 @@ pub(crate) struct Given {
     pub(crate) source_name: String,
     pub(crate) kind: Kind,
     pub(crate) settings: SourceSettings,
+    pub(crate) start_after: i64,
 }
 
 /// Where its events come from.
@@ -48,7 +49,7 @@ impl Given {
             on_failure: OnFailure::Hold,
             deadline: Duration::from_mins(10),
         };
-        Self { source_name: source_name.to_owned(), kind, settings }
+        Self { source_name: source_name.to_owned(), kind, settings, start_after: 0 }
     }
 
     /// What an HTTP source is made of.
@@ -103,7 +104,7 @@ impl Loading {
             .map(|given| Registration {
                 source_name: given.source_name.clone(),
                 source_type: "http".to_owned(),
-                start_after: 0,
+                start_after: given.start_after,
             })
             .collect();
         assert_eq!(register(&database.pool, &registrations).await.unwrap(), [""; 0]);
