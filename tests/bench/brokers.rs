@@ -52,7 +52,9 @@ async fn measure<B: Bench>(loader_per_second: f64) -> Row {
     let (mut plain, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let fixture = B::create().await;
+        progress(B::BROKER, "publishing");
         fixture.publish(&messages).await;
+        progress(B::BROKER, "the plain client");
         let began = Instant::now();
         fixture.drain_plainly(COUNT).await;
         plain.push(rate(COUNT, began.elapsed()));
@@ -60,12 +62,14 @@ async fn measure<B: Bench>(loader_per_second: f64) -> Row {
 
         let (fixture, database) = (B::create().await, Database::migrated().await);
         fixture.publish(&messages).await;
+        progress(B::BROKER, "eventloader");
         let began = Instant::now();
         let consuming = Consuming::start(&database, vec![fixture.consumed()]).await;
         wait_for_stored(&database, COUNT).await;
         ours.push(rate(COUNT, began.elapsed()));
         consuming.stop().await;
     }
+    progress(B::BROKER, "latency");
     let (p50_ms, p99_ms) = latency::<B>().await;
     Row {
         broker: B::BROKER,
@@ -114,7 +118,9 @@ async fn latency<B: Bench>() -> (f64, f64) {
 async fn watch(pool: sqlx::PgPool, count: usize) -> Vec<(usize, Instant)> {
     let mut seen = Vec::with_capacity(count);
     let mut position = 0_i64;
+    let deadline = Instant::now() + STEADY * 3;
     while seen.len() < count {
+        assert!(Instant::now() < deadline, "{} of {count} messages were seen", seen.len());
         let rows: Vec<(i64, i64)> = sqlx::query_as(
             "select position, (payload->>'n')::bigint from eventloader.events where position > $1 order by position",
         )
@@ -130,6 +136,11 @@ async fn watch(pool: sqlx::PgPool, count: usize) -> Vec<(usize, Instant)> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     seen
+}
+
+#[expect(clippy::print_stderr, reason = "a bench that takes minutes says where it is")]
+fn progress(broker: &str, what: &str) {
+    eprintln!("{broker}: {what}");
 }
 
 fn settings(event_type: &str, payload: Payload) -> ConsumerSettings {

@@ -45,7 +45,7 @@ impl Bench for Kafka {
             drop(self.producer.send_result(record).unwrap());
         }
         if messages.len() > 1000 {
-            self.producer.flush(Duration::from_secs(60)).unwrap();
+            self.producer.flush(Duration::from_mins(1)).unwrap();
         }
     }
 
