@@ -1,5 +1,7 @@
 //! RabbitMQ's streams, over the stream protocol and over AMQP 0-9-1, at a real broker.
 
+mod stored;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,8 +16,6 @@ use rabbitmq_stream_client::{Client, ClientOptions, Environment};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::database::Database;
-use crate::support::program::{Program, signal};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::wait_for;
 
@@ -360,11 +360,16 @@ async fn reading_goes_on_when_the_broker_is_back() {
     let broker = RabbitMq::own().await;
     let stream = broker.declare_stream(&[]).await;
     broker.publish(&stream, numbered(0..50)).await;
+    // With its first stream, the broker begins to keep a list of streams, and knows that it has one after its next end in
+    // order: killed before that, RabbitMQ 4.0 begins another list, and this stream is "not available" for good.
+    broker.stop().await;
+    broker.start().await;
     let sources = both(&broker, &stream);
+    wait_for("the stream to be led", || async { sources[0].fetch_events(-1, 1).await.ok() }).await;
     for source in &sources {
         assert_eq!(read(source, -1, 20).await.len(), 20);
     }
-    broker.stop().await;
+    broker.kill().await;
     for source in &sources {
         // What had arrived before is still good.
         let mut after_id = 19;
@@ -499,37 +504,4 @@ async fn the_classic_traps_are_explained() {
     let error = refused(settings(&port(broker.stream_url(), ports.stream, 1), &stream)).await;
     assert!(error.reason.contains("rabbitmq-plugins enable rabbitmq_stream"), "{error}");
     assert_eq!(error.class, FailureClass::NotSent);
-}
-
-#[tokio::test]
-async fn what_is_published_reaches_the_event_log() {
-    let broker = RabbitMq::shared().await;
-    let stream = broker.declare_stream(&[]).await;
-    broker.publish(&stream, numbered(0..3)).await;
-    let database = Database::migrated().await;
-    let configuration = format!(
-        "[sources.clicks]\ntype = \"rabbitmq_stream\"\nurl = \"{}\"\nstream = \"{stream}\"\n\
-         min_interval = \"0s\"\nbatch_size = 10000\n",
-        broker.stream_url()
-    );
-    let program = Program::new(&database, &configuration);
-    let checked = program.run(&["check"]).await;
-    assert!(checked.stdout.contains("clicks"), "{checked:?}");
-    let mut child = program.start(&["run"], "log");
-    let all = "select version || ' ' || payload from eventloader.events order by position";
-    let stored = |count: usize| {
-        let (database, what) = (&database, format!("{count} events"));
-        async move {
-            wait_for(&what, || async {
-                Some(database.column::<String>(all).await).filter(|rows| rows.len() >= count)
-            })
-            .await
-        }
-    };
-    assert_eq!(stored(3).await, [r#"0 {"n": 0}"#, r#"1 {"n": 1}"#, r#"2 {"n": 2}"#]);
-    broker.publish(&stream, numbered(3..5000)).await;
-    assert_eq!(stored(5000).await.len(), 5000);
-    assert_eq!(database.value::<i64>("select count(*) from eventloader.event_inbox").await, 0);
-    signal(&child, rustix::process::Signal::TERM);
-    child.wait().await.unwrap();
 }

@@ -17,6 +17,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::StreamOptions;
+use super::failure::DELIVER;
 use super::message::{OFFSET, of_delivery, offset};
 use crate::source::queue::{Message, QueueError};
 
@@ -119,7 +120,7 @@ impl ClassicConsumer {
     ) -> Result<Delivery, QueueError> {
         match delivered {
             Some(Ok(delivery)) => Ok(delivery),
-            Some(Err(error)) => Err(self.options.amqp("deliver", &error)),
+            Some(Err(error)) => Err(self.options.amqp(DELIVER, &error)),
             None => Err(self.options.moved()),
         }
     }

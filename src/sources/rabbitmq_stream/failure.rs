@@ -17,6 +17,9 @@ use crate::source::{FailureClass, SourceError};
 /// Longest part of a broker's own words that is repeated, in characters.
 const SHOWN_LENGTH_MAX: usize = 300;
 
+/// What a broker is asked for while it is read from.
+pub(super) const DELIVER: &str = "deliver";
+
 /// Reading a stream changes nothing at the broker, so whatever fails may be asked again.
 pub(super) fn source_error(error: QueueError) -> SourceError {
     let class = match error.class {
@@ -233,6 +236,14 @@ impl StreamOptions {
                 ));
             }
             ErrorKind::MissingHeartbeatError => return self.fell_silent(),
+            ErrorKind::ParsingError(_) if action == DELIVER => {
+                return QueueError::rejected(format!(
+                    "{} has a message that cannot be read over AMQP 0-9-1: a text of its properties (type, message_id, \
+                     app_id …) or the name of a header is not UTF-8",
+                    self.name()
+                ))
+                .with_fix("read it over the stream protocol: a rabbitmq-stream:// URL, which goes on from the same place");
+            }
             ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
                 return QueueError::rejected(format!("{place} does not answer in AMQP 0-9-1"))
                     .with_fix(
