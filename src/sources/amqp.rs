@@ -10,12 +10,15 @@ mod message;
 mod session;
 mod tls;
 mod topology;
+mod window;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::tcp::RustlsConnector;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Consumer};
 
 pub use broker::{Broker, BrokerFault};
 use connection::{Link, call};
@@ -23,6 +26,7 @@ use failure::Site;
 pub use session::{AmqpReceipt, AmqpSession};
 pub use tls::{TlsError, TlsFiles};
 pub use topology::{Binding, QueueType, Topology};
+use window::Window;
 
 use crate::source::queue::{QueueError, QueueInspection, QueueSource};
 
@@ -42,7 +46,8 @@ pub struct AmqpOptions {
     pub broker: Broker,
     /// `queue`: its name, of 1 to 255 bytes.
     pub queue: String,
-    /// `prefetch`: how many messages may be here without being acknowledged. 1 to 65535.
+    /// `prefetch`: how many messages may be here without being acknowledged. 1 to 65535; fewer as long as so many would
+    /// take too much memory, by the sizes of those before.
     pub prefetch: u16,
     /// `declare`: what is created where it is missing; `None`: nothing, the queue has to be there.
     pub topology: Option<Topology>,
@@ -67,6 +72,8 @@ impl AmqpOptions {
 pub struct Amqp {
     options: Arc<AmqpOptions>,
     connector: Option<RustlsConnector>,
+    /// The session before ended at a message that could not be read.
+    is_unreadable: Arc<AtomicBool>,
 }
 
 impl Amqp {
@@ -77,7 +84,7 @@ impl Amqp {
     /// The files of certificates cannot be used.
     pub fn new(options: AmqpOptions) -> Result<Self, TlsError> {
         let connector = options.broker.is_tls().then(|| options.tls.connector()).transpose()?;
-        Ok(Self { options: Arc::new(options), connector })
+        Ok(Self { options: Arc::new(options), connector, is_unreadable: Arc::default() })
     }
 
     async fn open(&self, name: &str) -> Result<Link, QueueError> {
@@ -98,15 +105,11 @@ impl QueueSource for Amqp {
             let found = channel.queue_declare(name(site.queue), passive(), FieldTable::default());
             call(site, "look at the queue", found).await?;
         }
-        let limited = channel.basic_qos(options.prefetch, BasicQosOptions::default());
-        call(site, "limit what it sends", limited).await?;
-        let manual = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-        // The usual priority, said aloud: a stream knows none, and refuses it.
-        let mut arguments = FieldTable::default();
-        arguments.insert(PRIORITY.into(), AMQPValue::LongInt(0));
-        let consuming = channel.basic_consume(name(site.queue), name(consumer), manual, arguments);
-        let consumer = call(site, "consume the queue", consuming).await?;
-        Ok(AmqpSession::new(Arc::clone(options), link, channel, consumer))
+        let is_careful = self.is_unreadable.swap(false, Ordering::Relaxed);
+        let window = Window::new(options.prefetch, is_careful);
+        let consumer = consume(site, &channel, consumer, window.count()).await?;
+        let is_unreadable = Arc::clone(&self.is_unreadable);
+        Ok(AmqpSession::new(Arc::clone(options), link, channel, (consumer, window), is_unreadable))
     }
 
     async fn inspect(&self) -> Result<QueueInspection, QueueError> {
@@ -116,6 +119,23 @@ impl QueueSource for Amqp {
         link.close(site).await;
         looked
     }
+}
+
+/// Begins to consume, with at most `count` messages that are not acknowledged.
+async fn consume(
+    site: Site<'_>,
+    channel: &Channel,
+    tag: &str,
+    count: u16,
+) -> Result<Consumer, QueueError> {
+    let limited = channel.basic_qos(count, BasicQosOptions::default());
+    call(site, "limit what it sends", limited).await?;
+    let manual = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
+    // The usual priority, said aloud: a stream knows none, and refuses it.
+    let mut arguments = FieldTable::default();
+    arguments.insert(PRIORITY.into(), AMQPValue::LongInt(0));
+    let consuming = channel.basic_consume(name(site.queue), name(tag), manual, arguments);
+    call(site, "consume the queue", consuming).await
 }
 
 /// Only looks.

@@ -3,6 +3,7 @@
 mod failures;
 mod faults;
 mod program;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ const SOON: Duration = Duration::from_millis(400);
 const LATER: Duration = Duration::from_mins(1);
 
 /// A queue of the shared broker.
-struct Queue {
+pub(crate) struct Queue {
     rabbit: &'static RabbitMq,
     name: String,
 }
@@ -238,6 +239,38 @@ async fn no_more_than_prefetch_is_here_without_an_acknowledgement() {
         session.acknowledge(batch.receipt).await.unwrap();
     }
     session.close().await;
+}
+
+#[tokio::test]
+async fn large_messages_come_in_smaller_numbers_and_in_order() {
+    let rabbit = RabbitMq::shared().await;
+    let queue = rabbit.declare("amqp", &[]).await;
+    for first in (0..200).step_by(20) {
+        let zeros = "0".repeat((1 << 20) - 3);
+        let body = |n: usize| (format!("{zeros}{n:03}"), BasicProperties::default());
+        rabbit.publish(&queue, (first..first + 20).map(body)).await;
+    }
+    let session = session(rabbit, &queue).await;
+    let limits = BatchLimits { bytes: 32 << 20, ..LIMITS };
+    let (mut came, mut receipts) = (Vec::new(), Vec::new());
+    // 64 MiB, and what came while the size was not known.
+    while came.len() < 74 {
+        let delivery = timeout(LATER, session.deliver(limits)).await.unwrap().unwrap();
+        came.extend(bodies(&delivery.messages));
+        receipts.push(delivery.receipt);
+    }
+    assert!(timeout(SOON, session.deliver(limits)).await.is_err(), "more came");
+    assert_eq!((came.len(), rabbit.depth(&queue).await), (74, 126));
+    rabbit.publish(&queue, numbered(200..5200)).await;
+    acknowledge(&session, receipts).await;
+    while came.len() < 5200 {
+        let delivery = timeout(LATER, session.deliver(limits)).await.unwrap().unwrap();
+        came.extend(bodies(&delivery.messages));
+        session.acknowledge(delivery.receipt).await.unwrap();
+    }
+    assert!(came == (0..5200).collect::<Vec<_>>(), "another order: {came:?}");
+    session.close().await;
+    assert_eq!(rabbit.depth(&queue).await, 0);
 }
 
 fn headers_of_every_type() -> FieldTable {

@@ -112,12 +112,14 @@ impl Site<'_> {
             ))
             .with_fix("see whether the broker works; a network that stalls for long needs a longer ?heartbeat="),
             ErrorKind::ParsingError(_) => QueueError::rejected(format!(
-                "{} delivered what cannot be read: a message with a property that is not UTF-8, it seems",
+                "{} delivered a message that cannot be read: a text of its properties (type, message_id, app_id …) or the \
+                 name of a header is not UTF-8",
                 self.name()
             ))
             .with_fix(
-                "take that message out of the queue (it is among the first ones), or have its publisher correct it; type, \
-                 message_id, app_id and the like are text in AMQP",
+                "messages now come one by one, so that those before it leave the queue; when this is said again, it is the \
+                 first one: take it out (on the broker's web page: Queues, its name, Get messages, Automatic ack, 1; an \
+                 error that answers it has taken it out all the same), and have its publisher write UTF-8",
             ),
             ErrorKind::IOError(cause) => {
                 QueueError::unavailable(format!("the connection to {place} broke: {cause}"))

@@ -2,19 +2,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use futures_util::StreamExt;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
-use lapin::{Channel, Consumer};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions};
+use lapin::{Channel, Consumer, ErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use super::AmqpOptions;
 use super::connection::{Link, call};
 use super::failure::Site;
 use super::message::{is_of_a_stream, message};
+use super::window::Window;
+use super::{AmqpOptions, consume};
 use crate::source::queue::{BatchLimits, Delivery, Message, QueueError, QueueSession};
+
+/// What the name of every second consumer of a session begins with.
+const SECOND: &str = "~";
 
 /// One consumer of a queue, made by [`super::Amqp`].
 pub struct AmqpSession {
@@ -37,7 +42,14 @@ pub struct AmqpReceipt {
 
 /// What has arrived and was not delivered to the caller yet. A call that is dropped leaves it for the next one.
 struct Inbound {
+    options: Arc<AmqpOptions>,
+    channel: Channel,
     consumer: Consumer,
+    window: Window,
+    /// A consumer with another window, which is about to take the place of this one.
+    successor: Option<BoxFuture<'static, Result<Consumer, QueueError>>>,
+    /// Told when a message could not be read.
+    is_unreadable: Arc<AtomicBool>,
     waiting: VecDeque<(u64, Message)>,
     byte_count: usize,
     /// When the first of those that wait arrived.
@@ -51,10 +63,21 @@ impl AmqpSession {
         options: Arc<AmqpOptions>,
         link: Link,
         channel: Channel,
-        consumer: Consumer,
+        (consumer, window): (Consumer, Window),
+        is_unreadable: Arc<AtomicBool>,
     ) -> Self {
-        let inbound =
-            Inbound { consumer, waiting: VecDeque::new(), byte_count: 0, since: None, end: None };
+        let inbound = Inbound {
+            options: Arc::clone(&options),
+            channel: channel.clone(),
+            consumer,
+            window,
+            successor: None,
+            is_unreadable,
+            waiting: VecDeque::new(),
+            byte_count: 0,
+            since: None,
+            end: None,
+        };
         Self {
             options,
             channel,
@@ -111,14 +134,15 @@ impl QueueSession for AmqpSession {
 
     async fn deliver(&self, limits: BatchLimits) -> Result<Delivery<AmqpReceipt>, QueueError> {
         let mut inbound = self.inbound.lock().await;
-        let prefetch = usize::from(self.options.prefetch);
         while !inbound.is_full(limits) {
+            inbound.adapt().await?;
             // The broker sends no more than it may: waiting for more would be in vain.
-            let is_all = inbound.waiting.len() + self.unsettled.load(Ordering::Relaxed) >= prefetch;
+            let window = usize::from(inbound.window.count());
+            let is_all = inbound.waiting.len() + self.unsettled.load(Ordering::Relaxed) >= window;
             if is_all && !inbound.waiting.is_empty() {
                 break;
             }
-            if !inbound.receive(limits, self.site()).await? {
+            if !inbound.receive(limits).await? {
                 break;
             }
         }
@@ -146,9 +170,52 @@ impl Inbound {
         self.waiting.len() >= limits.count.max(1) || self.byte_count >= limits.bytes.max(1)
     }
 
+    /// Lets another consumer take over when messages have become larger or smaller: the window of one is fixed when it
+    /// begins. It begins before the other ends, because a queue may be deleted with its last consumer.
+    async fn adapt(&mut self) -> Result<(), QueueError> {
+        if self.successor.is_none()
+            && self.end.is_none()
+            && let Some(count) = self.window.change()
+        {
+            let (options, channel) = (Arc::clone(&self.options), self.channel.clone());
+            let before = self.consumer.tag();
+            // Both are there for a moment, and need names of their own.
+            let tag = match before.as_str().strip_prefix(SECOND) {
+                Some(first) => first.to_owned(),
+                None => format!("{SECOND}{before}"),
+            };
+            self.successor = Some(Box::pin(async move {
+                let site = options.site();
+                let consumer = consume(site, &channel, &tag, count).await?;
+                let ended = channel.basic_cancel(before, BasicCancelOptions::default());
+                call(site, "end a consumer", ended).await?;
+                Ok(consumer)
+            }));
+        }
+        let Some(successor) = &mut self.successor else { return Ok(()) };
+        let begun = successor.await;
+        self.successor = None;
+        let mut before = match begun {
+            Ok(consumer) => std::mem::replace(&mut self.consumer, consumer),
+            Err(error) => {
+                self.end = Some(error.clone());
+                return Err(error);
+            }
+        };
+        // Whatever the one before was sent, and what came to its successor meanwhile: all of it is here.
+        while let Some(Some(next)) = before.next().now_or_never() {
+            self.add(Some(next))?;
+        }
+        while let Some(next) = self.consumer.next().now_or_never() {
+            self.add(next)?;
+        }
+        self.waiting.make_contiguous().sort_unstable_by_key(|(tag, _)| *tag);
+        Ok(())
+    }
+
     /// Waits for one more message; `false`: the first one has lingered long enough. What is there already is taken all
     /// the same: a time that is over is only looked at when there is nothing to take.
-    async fn receive(&mut self, limits: BatchLimits, site: Site<'_>) -> Result<bool, QueueError> {
+    async fn receive(&mut self, limits: BatchLimits) -> Result<bool, QueueError> {
         if let Some(end) = &self.end {
             return Err(end.clone());
         }
@@ -159,15 +226,31 @@ impl Inbound {
                 Err(_) => return Ok(false),
             },
         };
+        self.add(next)?;
+        Ok(true)
+    }
+
+    /// Keeps what came of the consumer, if it is a message.
+    fn add(
+        &mut self,
+        next: Option<lapin::Result<lapin::message::Delivery>>,
+    ) -> Result<(), QueueError> {
+        let site = self.options.site();
         let end = match next {
             Some(Ok(delivery)) if is_of_a_stream(&delivery) => site.is_a_stream(),
             Some(Ok(delivery)) => {
                 self.since.get_or_insert_with(Instant::now);
                 self.byte_count += delivery.data.len();
+                self.window.add(delivery.data.len());
                 self.waiting.push_back((delivery.delivery_tag, message(delivery)));
-                return Ok(true);
+                return Ok(());
             }
-            Some(Err(error)) => site.failed("deliver messages", &error),
+            Some(Err(error)) => {
+                if matches!(error.kind(), ErrorKind::ParsingError(_)) {
+                    self.is_unreadable.store(true, Ordering::Relaxed);
+                }
+                site.failed("deliver messages", &error)
+            }
             None => site.cancelled(),
         };
         self.end = Some(end.clone());
