@@ -6,5 +6,6 @@ mod consuming;
 #[cfg(feature = "kafka")]
 mod kafka;
 pub(crate) mod memory;
+mod poison_campaign;
 pub(crate) mod redis_stream;
 mod spool;

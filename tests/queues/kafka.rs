@@ -1,5 +1,6 @@
 //! The driver for Kafka, against a cluster of librdkafka's own.
 
+mod partitions;
 mod stored;
 
 use std::time::Duration;
@@ -10,6 +11,8 @@ use eventloader::source::queue::{
 use eventloader::sources::kafka::{KafkaOptions, KafkaSource, ReadFrom};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
+
+pub(crate) use partitions::Partitions;
 
 use crate::support::kafka::{Kafka, Outgoing, at_most, deliver, deliver_all, references};
 use crate::support::wait_for;

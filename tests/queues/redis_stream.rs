@@ -22,7 +22,7 @@ const LIMITS: BatchLimits =
     BatchLimits { count: 100, bytes: 32 << 20, linger: Duration::from_millis(5) };
 
 /// A stream of one test, on the shared server.
-struct Stream {
+pub(crate) struct Stream {
     redis: &'static Redis,
     options: RedisStreamOptions,
 }

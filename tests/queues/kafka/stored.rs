@@ -16,7 +16,8 @@ use crate::support::kafka::{Kafka, Outgoing};
 use crate::support::program::Program;
 use crate::support::wait_for;
 
-struct Topic(Kafka);
+/// A topic of one partition.
+pub(super) struct Topic(pub(super) Kafka);
 
 impl Fixture for Topic {
     type Source = KafkaSource;
