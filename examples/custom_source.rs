@@ -48,6 +48,11 @@ impl EventSource for Thermometer {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    run().await
+}
+
+/// The whole of it.
+pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::temp_dir().join(format!("custom-source-{}", std::process::id()));
     let postgres = Embedded::start(EmbeddedOptions {
         data_dir: directory.clone(),
@@ -105,6 +110,11 @@ async fn report(pool: &PgPool) -> Result<(), sqlx::Error> {
     )
     .fetch_one(pool)
     .await?;
+    assert_eq!(
+        (count, first, last),
+        (READING_COUNT, 1, READING_COUNT),
+        "each reading is stored once"
+    );
     println!("{count} readings, from {first} to {last}, each once; the warmest was {warmest} °C");
     let requests: i64 = sqlx::query_scalar(
         "select count(*) from eventloader.event_request_log where status = 'succeeded'",

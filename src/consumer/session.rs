@@ -127,7 +127,12 @@ impl<Q: QueueSource> Session<'_, Q> {
     /// One connection, from its beginning to its end.
     async fn consume(&self) -> Result<End, QueueError> {
         let consumer = self.consumer.owner.as_str();
-        let connecting = timeout(CONNECT_PATIENCE, self.source.connect(consumer));
+        let stored = self.partitions().await.map_err(|error| {
+            let reason = chain(&error);
+            QueueError::unavailable(format!("the database does not say where to go on: {reason}"))
+        })?;
+        let joining = self.source.connect_behind(consumer, stored.into_iter().collect());
+        let connecting = timeout(CONNECT_PATIENCE, joining);
         let session = match self.stop.intake.run_until_cancelled(connecting).await {
             None => return Ok(End::Stopped),
             Some(Err(_)) => {
@@ -230,6 +235,13 @@ impl<Q: QueueSource> Session<'_, Q> {
     async fn permission(&self) -> Result<Option<Permission>, StoreError> {
         let mut lent = self.consumer.connections.lend().await?;
         let outcome = source::permission(&mut *lent, &self.consumer.source_name).await;
+        lent.give_back(&outcome);
+        outcome
+    }
+
+    async fn partitions(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        let mut lent = self.consumer.connections.lend().await?;
+        let outcome = source::partitions(&mut *lent, &self.consumer.source_name).await;
         lent.give_back(&outcome);
         outcome
     }

@@ -15,6 +15,7 @@
 //! 6. **An end.** A session whose broker is gone fails; it does not wait for ever, and does not reconnect behind the
 //!    caller's back. The caller drops it and calls [`QueueSource::connect`] again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,25 @@ pub trait QueueSource: Send + Sync + 'static {
         &self,
         consumer: &str,
     ) -> impl Future<Output = Result<Self::Session, QueueError>> + Send;
+
+    /// Joins as [`Self::connect`] does. `stored` has the greatest version that is stored of each of the source's partitions,
+    /// by its stream: for a broker that forgets how far a group has read. It may be behind what other instances store
+    /// meanwhile, never ahead.
+    ///
+    /// # Errors
+    ///
+    /// See [`QueueError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Self::connect`].
+    fn connect_behind(
+        &self,
+        consumer: &str,
+        _stored: HashMap<String, i64>,
+    ) -> impl Future<Output = Result<Self::Session, QueueError>> + Send {
+        self.connect(consumer)
+    }
 
     /// Looks at the queue without joining its consumers or taking anything from it, for `eventloader check`.
     ///

@@ -17,6 +17,7 @@ mod message;
 mod poller;
 mod positions;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub struct KafkaOptions {
     pub topic: String,
     /// The consumer group.
     pub group: String,
-    /// Where a group without committed offsets begins.
+    /// Where a group without committed offsets begins, if nothing of the topic is stored.
     pub read_from: ReadFrom,
     /// How the connections are secured.
     pub security: Security,
@@ -143,8 +144,16 @@ impl QueueSource for KafkaSource {
     type Session = KafkaSession;
 
     async fn connect(&self, consumer: &str) -> Result<KafkaSession, QueueError> {
+        self.connect_behind(consumer, HashMap::new()).await
+    }
+
+    async fn connect_behind(
+        &self,
+        consumer: &str,
+        stored: HashMap<String, i64>,
+    ) -> Result<KafkaSession, QueueError> {
         let (options, name) = (Arc::clone(&self.options), consumer.to_owned());
-        let shared = Arc::new(Shared::new(&options));
+        let shared = Arc::new(Shared::new(&options, stored));
         let joining = Arc::clone(&shared);
         let client = blocking(move || {
             let client = client::open(&options, &name, &joining)?;

@@ -15,6 +15,7 @@ mod entry;
 mod fault;
 mod gap;
 mod group;
+mod hold;
 mod inspect;
 mod link;
 mod pending;

@@ -324,6 +324,22 @@ pub async fn permission(
     }))
 }
 
+/// The partitions of a queue source: their streams, and the greatest version of each that is in the inbox or beyond.
+pub async fn partitions(
+    executor: impl PgExecutor<'_>,
+    source_name: &str,
+) -> Result<Vec<(String, i64)>, StoreError> {
+    sqlx::query_as(
+        "select c.source_name, c.last_requested_id
+         from eventloader.source s join eventloader.source_cursor c using (source_name)
+         where s.part_of = $1",
+    )
+    .bind(source_name)
+    .fetch_all(executor)
+    .await
+    .map_err(failed_to("read how far the partitions of a source are stored"))
+}
+
 /// Writes down how it goes with a queue source, for `status`. `wait`: nobody connects before, unless somebody resumes it.
 pub async fn note_health(
     executor: impl PgExecutor<'_>,

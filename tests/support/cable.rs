@@ -1,7 +1,9 @@
 //! A cable between a client and a server that is cut at a word.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,7 +16,7 @@ pub(crate) enum Cut {
     Before(&'static str),
     /// The server gets it, and its answer is lost.
     After(&'static str),
-    /// The server does not get it, and the connection stays as it is.
+    /// The server does not get it before [`Cable::release`], and the connection stays as it is.
     Hold(&'static str),
 }
 
@@ -22,6 +24,7 @@ pub(crate) enum Cut {
 pub(crate) struct Cable {
     pub(crate) address: SocketAddr,
     cut: Arc<Mutex<Option<Cut>>>,
+    holds: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
@@ -36,14 +39,15 @@ impl Cable {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cut = Arc::new(Mutex::new(None));
-        let kept = Arc::clone(&cut);
+        let holds = Arc::new(AtomicBool::new(false));
+        let (kept, held) = (Arc::clone(&cut), Arc::clone(&holds));
         let task = tokio::spawn(async move {
             loop {
                 let mut connections = JoinSet::new();
                 loop {
                     tokio::select! {
                         Ok((client, _)) = listener.accept() => {
-                            connections.spawn(pass(client, port, Arc::clone(&kept)));
+                            connections.spawn(pass(client, port, Arc::clone(&kept), Arc::clone(&held)));
                         }
                         // A connection that was cut takes the others with it.
                         Some(Ok(true)) = connections.join_next() => break,
@@ -51,17 +55,32 @@ impl Cable {
                 }
             }
         });
-        Self { address, cut, task: task.abort_handle() }
+        Self { address, cut, holds, task: task.abort_handle() }
     }
 
     /// From now on.
     pub(crate) fn cut_at(&self, cut: Cut) {
         *self.cut.lock().unwrap() = Some(cut);
     }
+
+    /// Whether something was held.
+    pub(crate) fn holds(&self) -> bool {
+        self.holds.load(Ordering::Relaxed)
+    }
+
+    /// What is held goes on.
+    pub(crate) fn release(&self) {
+        *self.cut.lock().unwrap() = None;
+    }
 }
 
 /// Answers whether it was cut.
-async fn pass(client: TcpStream, port: u16, cut: Arc<Mutex<Option<Cut>>>) -> bool {
+async fn pass(
+    client: TcpStream,
+    port: u16,
+    cut: Arc<Mutex<Option<Cut>>>,
+    holds: Arc<AtomicBool>,
+) -> bool {
     let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -78,14 +97,18 @@ async fn pass(client: TcpStream, port: u16, cut: Arc<Mutex<Option<Cut>>>) -> boo
         }
         let bytes = &buffer[..length];
         let has = |word: &str| bytes.windows(word.len()).any(|found| found == word.as_bytes());
-        let met = cut.lock().unwrap().take_if(|cut| match cut {
-            Cut::Before(word) | Cut::After(word) | Cut::Hold(word) => has(word),
-        });
-        if met.is_some_and(|cut| matches!(cut, Cut::Hold(_))) {
-            *cut.lock().unwrap() = met;
-            drop((&mut answers).await);
-            return false;
+        let is_held = || matches!(*cut.lock().unwrap(), Some(Cut::Hold(word)) if has(word));
+        while is_held() {
+            holds.store(true, Ordering::Relaxed);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                _ = &mut answers => return false,
+            }
         }
+        let met = cut.lock().unwrap().take_if(|cut| match cut {
+            Cut::Before(word) | Cut::After(word) => has(word),
+            Cut::Hold(_) => false,
+        });
         if let Some(cut) = met {
             answers.abort();
             if let Cut::After(_) = cut {

@@ -142,6 +142,27 @@ impl Database {
         sqlx::query_scalar(sql).fetch_all(&self.pool).await.unwrap()
     }
 
+    /// Cuts all connections of the database, and lets nobody in until the end of `during`.
+    pub(crate) async fn while_away(&self, during: impl Future<Output = ()>) {
+        let mut own = self.options.connect().await.unwrap();
+        let away = "update pg_database set datallowconn = false where datname = current_database()";
+        own.execute(away).await.unwrap();
+        own.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .await
+        .unwrap();
+        during.await;
+        let back = "update pg_database set datallowconn = true where datname = current_database()";
+        own.execute(back).await.unwrap();
+        own.close().await.unwrap();
+        // The connections of this pool were cut, too.
+        for _ in 0..self.pool.size() {
+            drop(self.pool.execute("select 1").await);
+        }
+    }
+
     /// A statement without an answer.
     pub(crate) async fn execute(&self, sql: &'static str) {
         self.pool.execute(sql).await.unwrap();

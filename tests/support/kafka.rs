@@ -16,7 +16,9 @@ use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
-/// Longer than anything that is waited for.
+/// Longer than anything that is waited for. Whenever a member joins a group or leaves it, the cluster waits 9 s for the
+/// others (a second less than the session of a member, whoever is there already); a partition that changes hands takes two
+/// such rounds, a heartbeat of 3 s each to hear of them, and another round where the joins of one overlap the other.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A cluster with one topic.

@@ -30,6 +30,8 @@ while read -r what; do
     case $what in
         kill) kill -KILL "$server"; wait "$server" 2>/dev/null ;;
         start) start "$@" ;;
+        freeze) kill -STOP "$server" ;;
+        thaw) kill -CONT "$server" ;;
     esac
 done
 kill -KILL "$server"
@@ -84,8 +86,22 @@ impl Redis {
     }
 
     pub(crate) async fn restart(&self) {
-        self.input.lock().unwrap().as_mut().unwrap().write_all(b"kill\nstart\n").unwrap();
+        self.tell(b"kill\nstart\n");
         self.wait_until_it_serves().await;
+    }
+
+    /// From now on it answers nothing, and keeps its connections.
+    pub(crate) fn freeze(&self) {
+        self.tell(b"freeze\n");
+    }
+
+    pub(crate) async fn thaw(&self) {
+        self.tell(b"thaw\n");
+        self.wait_until_it_serves().await;
+    }
+
+    fn tell(&self, what: &[u8]) {
+        self.input.lock().unwrap().as_mut().unwrap().write_all(what).unwrap();
     }
 
     async fn wait_until_it_serves(&self) {

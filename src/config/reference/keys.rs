@@ -241,8 +241,8 @@ pub(super) const KEYS: &[Key] = &[
         .such_as("[\"localhost:9092\"]"),
     shown("sources.kafka", "topic", None, "The topic. Two sources cannot read topics of the same name.").such_as("\"metrics\""),
     shown("sources.kafka", "group", Is("\"eventloader\""), "The consumer group, whose members share the partitions."),
-    shown("sources.kafka", "read_from", Is("\"beginning\""), "Where a group without committed offsets begins: `beginning`, or \
-           `group_created` for what is published from then on."),
+    shown("sources.kafka", "read_from", Is("\"beginning\""), "Where a group without committed offsets begins if nothing \
+           of the topic is stored: `beginning`, or `group_created` for what is published from then on."),
     shown("sources.kafka", "tls", Is("false"), "Whether connections are encrypted. Needs a build with the cargo feature \
            `kafka-tls`."),
     shown("sources.kafka", "ca_file", None, "The certificates that are trusted instead of the machine's own, as PEM. Only with \

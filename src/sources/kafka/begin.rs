@@ -7,7 +7,7 @@ use crate::source::queue::Gap;
 /// What the broker says of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The offset that the group has committed: that of the next message it wants.
+    /// The offset that the group has committed, or the one behind what is stored: that of the next message it wants.
     pub(super) committed: Option<i64>,
     /// The first offset that is still there; `None`: the broker did not say.
     pub(super) low: Option<i64>,
@@ -18,7 +18,7 @@ pub(super) struct Found {
 /// Where a partition begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// With the first message that is there: the group has committed nothing.
+    /// With the first message that is there: the group has committed nothing, and nothing is stored.
     First,
     /// Where the group stands.
     Committed(i64),
@@ -30,6 +30,11 @@ pub(super) enum Begin {
 }
 
 impl Found {
+    /// Brokers forget the offsets of a group that was away for long; what is stored is not forgotten.
+    pub(super) fn or_behind(self, stored: Option<i64>) -> Self {
+        Self { committed: self.committed.or(stored), ..self }
+    }
+
     /// A compacted topic, or one with transactions, has holes that are no losses. So only what lies below the first
     /// offset that the broker still has counts as lost.
     pub(super) fn begin(self) -> Begin {
@@ -90,6 +95,15 @@ mod tests {
         for (case, begin, wanted) in cases {
             assert_eq!(begin, wanted, "{case}");
         }
+        let forgotten = |stored| {
+            let found = Found { committed: None, low: Some(7), high: Some(9) };
+            found.or_behind(stored).begin()
+        };
+        assert_eq!(forgotten(None), Begin::First);
+        assert_eq!(forgotten(Some(8)), Begin::Committed(8));
+        assert_eq!(forgotten(Some(3)), Begin::Lost { wanted: 3, low: 7 });
+        let remembered = Found { committed: Some(7), low: Some(7), high: Some(9) };
+        assert_eq!(remembered.or_behind(Some(8)).begin(), Begin::Committed(7));
         let gap = found(Some(3), Some(7), Some(9)).gap(&Arc::from("t/0")).unwrap();
         assert_eq!((gap.first_id, gap.last_id), (3, 6));
     }

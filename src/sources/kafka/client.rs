@@ -1,5 +1,6 @@
 //! The client of librdkafka: its settings, its callbacks, and questions to the brokers. Everything here blocks.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     pub(super) places: Places,
     pub(super) topic: Arc<str>,
     pub(super) hand_over: HandOver,
+    /// The greatest offset that was stored of each stream when the session began.
+    stored: HashMap<String, i64>,
     /// Held while offsets are committed, and while partitions are given away.
     pub(super) commits: Mutex<()>,
     /// What librdkafka said last of a connection that failed.
@@ -77,7 +80,7 @@ pub(super) struct Context {
 pub(super) type Client = BaseConsumer<Context>;
 
 impl Shared {
-    pub(super) fn new(options: &KafkaOptions) -> Self {
+    pub(super) fn new(options: &KafkaOptions, stored: HashMap<String, i64>) -> Self {
         let places = Places {
             brokers: options.brokers.join(", "),
             topic: options.topic.clone(),
@@ -87,6 +90,7 @@ impl Shared {
             places,
             topic: Arc::from(options.topic.as_str()),
             hand_over: HandOver::new(),
+            stored,
             commits: Mutex::new(()),
             trouble: Mutex::new(None),
         }
@@ -101,6 +105,12 @@ impl Shared {
     /// What events of a partition are called.
     pub(super) fn stream(&self, partition: i32) -> Arc<str> {
         Arc::from(format!("{}/{partition}", self.topic))
+    }
+
+    /// The offset behind what is stored of a partition.
+    pub(super) fn behind_stored(&self, partition: i32) -> Option<i64> {
+        let last = self.stored.get(&*self.stream(partition)).filter(|last| **last >= 0)?;
+        last.checked_add(1)
     }
 
     fn has_trouble(&self) -> bool {
@@ -324,8 +334,12 @@ impl Context {
     fn begin(&self, client: &Client, numbers: &[i32]) -> Result<TopicPartitionList, QueueError> {
         let topic = &self.shared.topic;
         let found = if numbers.is_empty() { Vec::new() } else { find(client, numbers)? };
-        let begins: Vec<(i32, Begin)> =
-            found.into_iter().map(|(number, found)| (number, found.begin())).collect();
+        let begins: Vec<(i32, Begin)> = found
+            .into_iter()
+            .map(|(number, found)| {
+                (number, found.or_behind(self.shared.behind_stored(number)).begin())
+            })
+            .collect();
         for (partition, begin) in &begins {
             let gap = begin.gap(&self.shared.stream(*partition));
             if let Begin::Anew { wanted, low, high } = begin {

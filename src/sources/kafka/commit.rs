@@ -62,7 +62,7 @@ fn commit_once(client: &Weak<Client>, shared: &Shared) -> Result<Outcome, QueueE
     }
 }
 
-/// A group that has committed nothing yet begins at the end of every partition, from now on and whatever happens next. As
+/// A group that has committed nothing yet, and of whose topic nothing is stored, begins at the end of every partition, from now on and whatever happens next. As
 /// long as nobody has joined, everybody may say so; afterwards the broker lets nobody but members commit.
 pub(super) fn pin_end(
     client: &Client,
@@ -72,6 +72,13 @@ pub(super) fn pin_end(
     let found = client::find(client, partitions)?;
     if found.iter().any(|(_, found)| found.committed.is_some()) {
         // A partition without an offset was made after the group, and is read from its first message.
+        return Ok(());
+    }
+    if partitions.iter().any(|number| shared.behind_stored(*number).is_some()) {
+        // The group is not new, it is forgotten. Of a partition of which nothing is stored nobody knows where the group
+        // stood: it is read from its first message, for too much is better than too little.
+        let (topic, group) = (&*shared.topic, &*shared.places.group);
+        tracing::info!(topic, group, "the group has no offsets: it goes on behind what is stored");
         return Ok(());
     }
     let highs: Option<Vec<(i32, i64)>> =

@@ -1,5 +1,6 @@
 //! What `eventloader check` says of a topic, without joining the group.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::begin::{Begin, Found};
@@ -11,7 +12,7 @@ use crate::source::queue::{QueueError, QueueInspection};
 const NAME: &str = "eventloader-check";
 
 pub(super) fn inspect(options: &KafkaOptions) -> Result<QueueInspection, QueueError> {
-    let shared = Arc::new(Shared::new(options));
+    let shared = Arc::new(Shared::new(options, HashMap::new()));
     let client = client::open(options, NAME, &shared)?;
     let partitions = client::partitions(&client)?;
     Ok(describe(options, &client::find(&client, &partitions)?))
@@ -31,10 +32,12 @@ fn describe(options: &KafkaOptions, found: &[(i32, Found)]) -> QueueInspection {
     let is_new = found.iter().all(|(_, found)| found.committed.is_none());
     let stand = match (is_new, options.read_from) {
         (true, ReadFrom::Beginning) => {
-            "has no offsets yet and begins with the first message".to_owned()
+            "has no offsets: it begins behind what is stored, or else with the first message"
+                .to_owned()
         }
         (true, ReadFrom::GroupCreated) => {
-            "has no offsets yet and begins with what comes next".to_owned()
+            "has no offsets: it begins behind what is stored, or else with what comes next"
+                .to_owned()
         }
         (false, _) => format!("is {lag} offsets behind"),
     };

@@ -6,14 +6,17 @@
 //!
 //! The counter of a group is not always known: `XDEL` in what is still to be read makes Redis forget it until the group has
 //! read everything. Redis 7.0 to 7.2.5 also count wrong after a loss, which would be a second gap where there is none;
-//! therefore a loss is followed by setting the counter right ([`Loss::read`]).
+//! therefore the counter is set right when the group passes a loss ([`Loss::read`]).
+//!
+//! A loss is known only as long as the group has not passed it. So where one may be, the group stays where it was although
+//! entries were read; it passes when the loss is stored. Until then whoever reads finds it, and the same entries, again.
 
 use super::entry::EntryId;
 use super::reply::{GroupState, StreamState};
 use crate::source::queue::Gap;
 
 /// What a session has seen of losses.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     /// The largest deleted id that is known, and told if it was a loss; `None`: nothing was looked at yet.
     deleted: Option<EntryId>,
@@ -35,6 +38,11 @@ pub(super) struct Loss {
 }
 
 impl Watch {
+    /// The largest deleted id that is known.
+    pub(super) fn deleted(&self) -> Option<EntryId> {
+        self.deleted
+    }
+
     /// Judges stream and group as they were at one moment, before anything was read.
     pub(super) fn look(&mut self, stream: &StreamState, group: &GroupState) -> Option<Loss> {
         let known = self.deleted.replace(stream.deleted);

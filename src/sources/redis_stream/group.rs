@@ -79,24 +79,35 @@ pub(super) async fn stream_state(
     Ok(Some((stream, reply::group_state(groups, &place.group))))
 }
 
-/// Sets the group's counter right after a loss, so that it is not taken for another one. If somebody else reads at this very
-/// moment, entries are delivered twice, which whoever stores them recognises.
-pub(super) async fn recount(
-    link: &Link,
-    place: &Place,
-    stream: &StreamState,
-    loss: &Loss,
-    read_now: &[EntryId],
-) -> Result<(), QueueError> {
-    let Some(read) = loss.read else { return Ok(()) };
-    let place_now = match read_now.last() {
-        Some(last) => *last,
-        None if stream.length == 0 => stream.last,
-        None => return Ok(()),
-    };
-    let read = read + read_now.len() as u64;
+/// Where the group goes on behind a loss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Passing {
+    /// The last id that was read, or that was ever given where nothing is left.
+    place: EntryId,
+    /// How many entries were ever added up to it; `None`: not known.
+    read: Option<u64>,
+}
+
+impl Passing {
+    /// After these ids were read of a stream that was like this.
+    pub(super) fn new(stream: &StreamState, loss: Option<&Loss>, ids: &[EntryId]) -> Self {
+        let place = ids.last().copied().unwrap_or(stream.last);
+        let read = if place == stream.last {
+            Some(stream.added)
+        } else {
+            loss.and_then(|loss| loss.read).map(|read| read + ids.len() as u64)
+        };
+        Self { place, read }
+    }
+}
+
+/// Lets the group go on behind a loss, with a counter that is right. If somebody else reads at this very moment, entries are
+/// delivered twice, which whoever stores them recognises.
+pub(super) async fn pass(link: &Link, place: &Place, passing: &Passing) -> Result<(), QueueError> {
     let mut set = cmd("XGROUP");
-    set.arg("SETID").arg(place.stream.as_ref()).arg(&place.group).arg(place_now.to_string());
-    set.arg("ENTRIESREAD").arg(read);
-    link.call(&set, "set the counter of the consumer group right").await.map(|_| ())
+    set.arg("SETID").arg(place.stream.as_ref()).arg(&place.group).arg(passing.place.to_string());
+    if let Some(read) = passing.read {
+        set.arg("ENTRIESREAD").arg(read);
+    }
+    link.call(&set, "let the consumer group pass a gap").await.map(|_| ())
 }

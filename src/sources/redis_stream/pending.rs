@@ -33,6 +33,22 @@ end
 return removed
 ";
 
+/// Sets for how long entries have been idle, but only of those that are still under the name `ARGV[2]`. A script, because
+/// somebody else may take an entry over between the look and `XCLAIM`, which would take it back.
+const SET_IDLE: &str = r"
+local own = {}
+for i = 4, #ARGV do
+    if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0 then own[#own + 1] = ARGV[i] end
+end
+if #own > 0 then
+    local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0}
+    for _, id in ipairs(own) do claim[#claim + 1] = id end
+    for _, word in ipairs({'IDLE', ARGV[3], 'JUSTID'}) do claim[#claim + 1] = word end
+    redis.call(unpack(claim))
+end
+return #own
+";
+
 /// The ids that this session has, from their delivery by Redis to their acknowledgement.
 #[derive(Debug, Default)]
 pub(super) struct InWork(Mutex<BTreeSet<EntryId>>);
@@ -99,7 +115,7 @@ impl Consumer {
         }
     }
 
-    /// Only what Redis still has under our name: after a long sleep somebody else may work on it.
+    /// Only what this session works on, and not what else Redis has under our name.
     async fn show_life_once(&self, in_work: &InWork) -> Result<(), QueueError> {
         let mut after = None;
         while !in_work.is_empty() {
@@ -163,17 +179,18 @@ impl Consumer {
         reply::pending_ids(&listed).ok_or_else(|| self.link.strange("XPENDING"))
     }
 
+    /// Only what is still under our name: somebody else may work on it by now.
     async fn set_idle(&self, ids: &[EntryId], idle: Duration) -> Result<(), QueueError> {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut claim = cmd("XCLAIM");
-        claim.arg(self.place.stream.as_ref()).arg(&self.place.group).arg(&self.name).arg(0);
+        let mut set = cmd("EVAL");
+        set.arg(SET_IDLE).arg(1).arg(self.place.stream.as_ref());
+        set.arg(&self.place.group).arg(&self.name).arg(millis(idle));
         for id in ids {
-            claim.arg(id.to_string());
+            set.arg(id.to_string());
         }
-        claim.arg("IDLE").arg(millis(idle)).arg("JUSTID");
-        self.link.call(&claim, "keep pending entries").await.map(|_| ())
+        self.link.call(&set, "keep pending entries").await.map(|_| ())
     }
 }
 

@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use super::entry::EntryId;
 use super::gap::{Watch, deleted_while_pending};
-use super::group::{self, Progress};
+use super::group::{self, Passing, Progress};
+use super::hold::{Hold, Stand};
 use super::pending::{Consumer, InWork, millis};
-use super::reply::{self, Found};
+use super::reply::{self, Found, Reading};
 use crate::source::queue::{BatchLimits, Gap, Message, QueueError};
 
 /// Longest wait for entries in one command. What was given back, and what is to be taken over, waits for its end.
@@ -22,17 +23,58 @@ const CHUNK_FIRST: usize = 16;
 /// How often at least is looked for what dead consumers have left.
 const CLAIM_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
+/// Reads `ARGV[3]` new entries, and looks in the same moment whether some are missing before them. Where that may be, which is
+/// judged as by [`Watch`], the group is put back: whoever does not come to store what is missing leaves it to be found.
+const READ: &str = r"
+local function members(flat)
+    local found = {}
+    for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+    return found
+end
+local function is_after(one, other)
+    local ms, seq = string.match(one, '(%d+)-(%d+)')
+    local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
+    if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
+    return tonumber(seq) > tonumber(other_seq)
+end
+local stream, groups = redis.call('XINFO', 'STREAM', KEYS[1]), redis.call('XINFO', 'GROUPS', KEYS[1])
+local entries = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[1], '>')
+local is_put_back, found = 0, members(stream)
+for _, flat in ipairs(groups) do
+    local group = members(flat)
+    local delivered, read = group['last-delivered-id'], group['entries-read']
+    if group['name'] == ARGV[1] and is_after(found['last-generated-id'], delivered) then
+        local first, deleted = found['first-entry'], found['max-deleted-entry-id']
+        local is_before = not first or is_after(first[1], delivered)
+        local is_trimmed = read and is_before and found['entries-added'] - found['length'] > read
+        local is_deleted = deleted ~= ARGV[4] and is_after(deleted, delivered)
+        if is_trimmed or is_deleted then
+            local set = {'XGROUP', 'SETID', KEYS[1], ARGV[1], delivered}
+            if read then set[6], set[7] = 'ENTRIESREAD', read end
+            redis.call(unpack(set))
+            is_put_back = 1
+        end
+    end
+end
+return {stream, groups, entries, is_put_back}
+";
+
 /// Takes entries from Redis, and keeps them until they are delivered.
 pub(super) struct Reader {
     consumer: Consumer,
     in_work: Arc<InWork>,
     progress: Arc<Progress>,
     watch: Watch,
+    /// What was known before the loss that is told.
+    watch_before: Watch,
+    hold: Arc<Hold>,
     /// What was taken, in the order it came.
     pub(super) held: VecDeque<(EntryId, Message)>,
     /// What was found lost, and the ids that are acknowledged with it.
     pub(super) gaps: Vec<Gap>,
     pub(super) gone: Vec<EntryId>,
+    /// Where the group goes on when they are stored.
+    pub(super) passing: Option<Passing>,
     /// After which id there may be entries under our name that nobody works on.
     look_back: Option<EntryId>,
     claim_cursor: EntryId,
@@ -44,15 +86,23 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(consumer: Consumer, in_work: Arc<InWork>, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(
+        consumer: Consumer,
+        in_work: Arc<InWork>,
+        progress: Arc<Progress>,
+        hold: Arc<Hold>,
+    ) -> Self {
         Self {
             consumer,
             in_work,
             progress,
             watch: Watch::default(),
+            watch_before: Watch::default(),
+            hold,
             held: VecDeque::new(),
             gaps: Vec::new(),
             gone: Vec::new(),
+            passing: None,
             // An earlier session of this process may have left something.
             look_back: Some(EntryId::ZERO),
             claim_cursor: EntryId::ZERO,
@@ -84,6 +134,15 @@ impl Reader {
         }
         if Instant::now() >= self.claim_at {
             return self.claim(count, limits).await;
+        }
+        match self.hold.look() {
+            Stand::Settled => {}
+            Stand::Told => {
+                self.has_more = false;
+                self.hold.wait(wait.min(BLOCK_MAX)).await;
+                return Ok(());
+            }
+            Stand::GivenBack => self.watch = std::mem::take(&mut self.watch_before),
         }
         // Until the answer is here, Redis knows more than we do.
         self.look_back = Some(EntryId::ZERO);
@@ -138,32 +197,35 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads what is there, and looks in the same moment whether something is missing. Answers whether nothing was there.
+    /// Reads what is there, and looks whether something is missing. Answers whether nothing was there.
     async fn read_new(&mut self, count: usize, limits: &BatchLimits) -> Result<bool, QueueError> {
-        let place = Arc::clone(&self.consumer.place);
-        let link = self.consumer.link.clone();
-        let mut commands = redis::pipe();
-        commands.atomic();
-        commands.cmd("XINFO").arg("STREAM").arg(place.stream.as_ref());
-        commands.cmd("XINFO").arg("GROUPS").arg(place.stream.as_ref());
-        commands.add_command(self.read_command(count, None, ">"));
-        let answers = link.transact(&commands, "read the stream").await?;
-        let Ok([stream, groups, entries]) = <[redis::Value; 3]>::try_from(answers) else {
-            return Err(link.strange("EXEC"));
-        };
-        let stream = reply::stream_state(&stream).ok_or_else(|| link.strange("XINFO STREAM"))?;
-        let group = reply::group_state(&groups, &place.group)
-            .ok_or_else(|| link.strange("XINFO GROUPS"))?;
-        let found = self.entries(entries)?;
-        let ids: Vec<EntryId> = found.iter().map(|(id, _)| *id).collect();
+        let Consumer { link, place, name, .. } = self.consumer.clone();
+        let known = self.watch.deleted().map_or_else(String::new, |id| id.to_string());
+        let mut read = cmd("EVAL");
+        read.arg(READ).arg(1).arg(place.stream.as_ref());
+        read.arg(&place.group).arg(name).arg(count).arg(known);
+        let answer = link.call(&read, "read the stream").await?;
+        let reading = reply::reading(answer, &place.group).ok_or_else(|| link.strange("EVAL"))?;
+        let Reading { stream, group, entries, is_put_back } = reading;
+        let ids: Vec<EntryId> = entries.iter().map(|(id, _)| *id).collect();
         self.progress.advance(ids.last().copied().unwrap_or(group.delivered));
+        let before = self.watch.clone();
         let loss = self.watch.look(&stream, &group);
         self.has_more = ids.len() == count;
-        self.take(found, limits);
-        if let Some(loss) = loss {
-            // Told first: whoever drops this call, or breaks the link, does not make the loss unsaid.
-            self.gaps.push(loss.clone().into_gap());
-            group::recount(&link, &place, &stream, &loss, &ids).await?;
+        self.take(entries, limits);
+        let passing = is_put_back.then(|| Passing::new(&stream, loss.as_ref(), &ids));
+        match (loss, passing) {
+            (Some(loss), passing) => {
+                self.gaps.push(loss.into_gap());
+                if passing.is_some() {
+                    (self.passing, self.watch_before) = (passing, before);
+                    self.has_more = false;
+                    self.hold.set(Stand::Told);
+                }
+            }
+            // It was told before.
+            (None, Some(passing)) => group::pass(&link, &place, &passing).await?,
+            (None, None) => {}
         }
         Ok(ids.is_empty() && self.gaps.is_empty())
     }

@@ -48,6 +48,26 @@ pub(super) struct Claimed {
     pub(super) deleted: Vec<EntryId>,
 }
 
+/// What stream and group were like before the reading, and what was read.
+pub(super) struct Reading {
+    pub(super) stream: StreamState,
+    pub(super) group: GroupState,
+    pub(super) entries: Vec<Found>,
+    /// Something may be lost, and the group stays where it was.
+    pub(super) is_put_back: bool,
+}
+
+/// What the script answers that reads.
+pub(super) fn reading(value: Value, group: &str) -> Option<Reading> {
+    let [stream, groups, entries, put_back] = <[Value; 4]>::try_from(owned(value)?).ok()?;
+    Some(Reading {
+        stream: stream_state(&stream)?,
+        group: group_state(&groups, group)?,
+        entries: read_entries(entries)?,
+        is_put_back: number(&put_back)? == 1,
+    })
+}
+
 /// `None`: there is no such member, as in Redis 6.
 pub(super) fn stream_state(value: &Value) -> Option<StreamState> {
     Some(StreamState {

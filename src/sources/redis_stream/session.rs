@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::entry::EntryId;
-use super::group::{self, Progress};
+use super::group::{self, Passing, Progress};
+use super::hold::{Hold, Stand};
 use super::link::Link;
 use super::pending::{Consumer, IDS_MAX, InWork};
 use super::reader::Reader;
@@ -28,6 +29,7 @@ pub struct RedisStreamSession {
     /// For what must not wait behind the reader.
     consumer: Consumer,
     in_work: Arc<InWork>,
+    hold: Arc<Hold>,
     has_given_back: AtomicBool,
     /// Ends with the session.
     _life: JoinSet<QueueError>,
@@ -37,6 +39,8 @@ pub struct RedisStreamSession {
 #[derive(Debug)]
 pub struct RedisStreamReceipt {
     ids: Vec<EntryId>,
+    /// Where the group goes on behind what was lost.
+    passing: Option<Passing>,
 }
 
 impl RedisStreamSession {
@@ -50,13 +54,15 @@ impl RedisStreamSession {
         group::ensure(&link, place, options.read_from, progress).await?;
         let consumer = Consumer::new(link, place, options, name);
         let reading = Consumer::new(Link::open(options, place).await?, place, options, name);
-        let in_work = Arc::new(InWork::default());
-        let reader = Reader::new(reading, Arc::clone(&in_work), Arc::clone(progress));
+        let (in_work, hold) = (Arc::new(InWork::default()), Arc::new(Hold::default()));
+        let reader =
+            Reader::new(reading, Arc::clone(&in_work), Arc::clone(progress), Arc::clone(&hold));
         let mut life = JoinSet::new();
         let (alive, kept) = (consumer.clone(), Arc::clone(&in_work));
         life.spawn(async move { alive.show_life(&kept).await });
         let has_given_back = AtomicBool::new(false);
-        Ok(Self { reader: Mutex::new(reader), consumer, in_work, has_given_back, _life: life })
+        let reader = Mutex::new(reader);
+        Ok(Self { reader, consumer, in_work, hold, has_given_back, _life: life })
     }
 }
 
@@ -89,6 +95,10 @@ impl QueueSession for RedisStreamSession {
 
     async fn acknowledge(&self, receipt: Self::Receipt) -> Result<(), QueueError> {
         let place = &self.consumer.place;
+        if let Some(passing) = &receipt.passing {
+            group::pass(&self.consumer.link, place, passing).await?;
+            self.hold.set(Stand::Settled);
+        }
         for ids in receipt.ids.chunks(IDS_MAX) {
             let mut command = cmd("XACK");
             command.arg(place.stream.as_ref()).arg(&place.group);
@@ -105,6 +115,9 @@ impl QueueSession for RedisStreamSession {
     async fn reject(&self, receipt: Self::Receipt) -> Result<(), QueueError> {
         self.in_work.end(&receipt.ids);
         self.has_given_back.store(true, Ordering::Relaxed);
+        if receipt.passing.is_some() {
+            self.hold.set(Stand::GivenBack);
+        }
         Ok(())
     }
 
@@ -135,6 +148,7 @@ impl Reader {
     fn deliver(&mut self, limits: &BatchLimits) -> Delivery<RedisStreamReceipt> {
         let mut ids = std::mem::take(&mut self.gone);
         let gaps = std::mem::take(&mut self.gaps);
+        let passing = self.passing.take();
         let mut messages = Vec::with_capacity(self.held.len().min(limits.count));
         let mut bytes = 0;
         while messages.len() < limits.count && bytes < limits.bytes.max(1) {
@@ -143,6 +157,6 @@ impl Reader {
             ids.push(id);
             messages.push(message);
         }
-        Delivery { messages, gaps, receipt: RedisStreamReceipt { ids } }
+        Delivery { messages, gaps, receipt: RedisStreamReceipt { ids, passing } }
     }
 }

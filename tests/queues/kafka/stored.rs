@@ -6,7 +6,7 @@ use std::time::Duration;
 use eventloader::consumer::ConsumedSource;
 use eventloader::mapping::Pointer;
 use eventloader::mapping::message::{MessageMapping, Payload, Place};
-use eventloader::sources::kafka::{KafkaOptions, KafkaSource};
+use eventloader::sources::kafka::{KafkaOptions, KafkaSource, ReadFrom};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::queues::conformance::{Fixture, Sent, consumed, numbers, queue_conformance};
@@ -99,21 +99,71 @@ async fn a_kill_between_deposit_and_commit_stores_nothing_twice() {
     assert!(!program.read("heir.log").contains("rdkafka"), "{}", program.read("heir.log"));
 }
 
+/// The same source in a group that the brokers do not know, or know no longer.
+fn forgotten(topic: &Topic, read_from: ReadFrom) -> ConsumedSource {
+    let group = format!("forgotten-{read_from:?}");
+    let options = KafkaOptions { group, read_from, ..topic.0.options() };
+    ConsumedSource::new("q", Arc::new(KafkaSource::new(options)))
+        .with_settings(consumed(topic, "q").settings)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn another_group_reads_everything_and_stores_nothing_twice() {
+async fn a_group_that_was_forgotten_goes_on_behind_what_is_stored() {
+    for read_from in [ReadFrom::Beginning, ReadFrom::GroupCreated] {
+        let (database, topic) = (Database::migrated().await, Topic(Kafka::start(2)));
+        topic.0.publish_numbers(0, 0..30).await;
+        let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
+        wait_for("the events", || async { (stored(&database).await == 30).then_some(()) }).await;
+        consuming.stop().await;
+        // While nobody is there: in the partition that was read, and in one of which nothing is stored.
+        topic.0.publish_numbers(0, 30..40).await;
+        topic.0.publish_numbers(1, 40..45).await;
+        let consuming = Consuming::start(&database, vec![forgotten(&topic, read_from)]).await;
+        wait_for("what came since", || async { (stored(&database).await >= 45).then_some(()) })
+            .await;
+        let again = consuming.counters.duplicates.load(std::sync::atomic::Ordering::Relaxed);
+        consuming.stop().await;
+        let mut numbers = numbers(&database).await;
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..45).collect::<Vec<_>>(), "{read_from:?}");
+        assert_eq!(again, 0, "{read_from:?}: what is stored was read again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_removed_behind_what_is_stored_is_a_gap_for_a_forgotten_group() {
     let (database, topic) = (Database::migrated().await, Topic::create().await);
-    topic.0.publish_numbers(0, 0..30).await;
+    topic.0.publish_numbers(0, 0..3).await;
     let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
-    wait_for("the events", || async { (stored(&database).await == 30).then_some(()) }).await;
+    wait_for("the events", || async { (stored(&database).await == 3).then_some(()) }).await;
     consuming.stop().await;
-    let options = KafkaOptions { group: "again".to_owned(), ..topic.0.options() };
-    let source = ConsumedSource::new("q", Arc::new(KafkaSource::new(options)))
-        .with_settings(consumed(&topic, "q").settings);
-    let consuming = Consuming::start(&database, vec![source]).await;
-    let seen = || consuming.counters.duplicates.load(std::sync::atomic::Ordering::Relaxed);
-    wait_for("the duplicates", || async { (seen() == 30).then_some(()) }).await;
+    publish_more_than_is_kept(&topic).await;
+    let group = forgotten(&topic, ReadFrom::GroupCreated);
+    let consuming = Consuming::start(&database, vec![group]).await;
+    let last = "select coalesce(max(version), 0) from eventloader.events";
+    wait_for("the last one", || async { (database.value::<i64>(last).await == 10).then_some(()) })
+        .await;
     consuming.stop().await;
-    assert_eq!(numbers(&database).await, (0..30).collect::<Vec<_>>());
+    assert_eq!(gaps(&database).await, [gap_before_the_first_that_is_left(&database).await]);
+}
+
+/// Eight messages of a megabyte.
+async fn publish_more_than_is_kept(topic: &Topic) {
+    let value = format!("\"{}\"", "x".repeat(1_000_000));
+    for _ in 0..8 {
+        topic.0.publish(Outgoing { value: Some(value.as_bytes()), ..Outgoing::default() }).await;
+    }
+}
+
+async fn gaps(database: &Database) -> Vec<String> {
+    database.column("select first_id || '..' || last_id from eventloader.source_gap").await
+}
+
+async fn gap_before_the_first_that_is_left(database: &Database) -> String {
+    let first: i64 =
+        database.value("select min(version) from eventloader.events where version > 2").await;
+    assert!(first > 3, "nothing was removed");
+    format!("3..{}", first - 1)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,18 +205,11 @@ async fn a_gap_is_written_down() {
     let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
     wait_for("the commit", || async { (topic.0.committed(0) == Some(3)).then_some(()) }).await;
     consuming.stop().await;
-    let value = format!("\"{}\"", "x".repeat(1_000_000));
-    for _ in 0..8 {
-        topic.0.publish(Outgoing { value: Some(value.as_bytes()), ..Outgoing::default() }).await;
-    }
+    publish_more_than_is_kept(&topic).await;
     let consuming = Consuming::start(&database, vec![consumed(&topic, "q")]).await;
     wait_for("the commit", || async { (topic.0.committed(0) == Some(11)).then_some(()) }).await;
     consuming.stop().await;
-    let first: i64 =
-        database.value("select min(version) from eventloader.events where version > 2").await;
-    let gaps: Vec<String> =
-        database.column("select first_id || '..' || last_id from eventloader.source_gap").await;
-    assert_eq!(gaps, [format!("3..{}", first - 1)]);
+    assert_eq!(gaps(&database).await, [gap_before_the_first_that_is_left(&database).await]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,4 +244,34 @@ async fn while_the_database_is_away_the_place_in_the_group_is_kept() {
     wait_for("the commit", || async { (topic.0.committed(0) == Some(400)).then_some(()) }).await;
     consuming.stop().await;
     assert_eq!(numbers(&database).await, (0..400).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_nothing_is_committed_and_nothing_lost() {
+    let (database, kafka) = (Database::migrated().await, Kafka::start(2));
+    let program = Program::new(&database, &configuration(&kafka, ""));
+    let mut running = program.start(&["run"], "log");
+    kafka.publish_numbers(0, 0..100).await;
+    wait_for("the events", || async { (stored(&database).await == 100).then_some(()) }).await;
+    wait_for("the commit", || async { (kafka.committed(0) == Some(100)).then_some(()) }).await;
+    database
+        .while_away(async {
+            kafka.publish_numbers(0, 100..200).await;
+            kafka.publish_numbers(1, 0..100).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!((kafka.committed(0), kafka.committed(1)), (Some(100), None));
+        })
+        .await;
+    wait_for("the commits", || async {
+        let committed = (kafka.committed(0), kafka.committed(1));
+        (committed == (Some(200), Some(100))).then_some(())
+    })
+    .await;
+    wait_for("the rest", || async { (stored(&database).await >= 300).then_some(()) }).await;
+    assert_eq!(stored(&database).await, 300);
+    let letters: i64 = database.value("select count(*) from eventloader.dead_letter").await;
+    assert_eq!(letters, 0);
+    let log = program.read("log");
+    assert_eq!(log.matches("the queue is consumed").count(), 1, "it left the group: {log}");
+    running.kill().await.unwrap();
 }

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use eventloader::source::queue::{BatchLimits, QueueSession};
+use eventloader::source::queue::{BatchLimits, QueueSession, QueueSource};
+use redis::Value;
 
+use super::fault::behind;
 use super::{LIMITS, Stream, acknowledge_all, deliver, gaps, numbers, try_deliver, version};
+use crate::support::cable::{Cable, Cut};
 use crate::support::wait_for;
 
 #[tokio::test]
@@ -78,6 +81,36 @@ async fn who_leaves_hands_over_at_once_and_is_forgotten() {
     assert_eq!(acknowledge_all(&heir, deliver(&heir).await).await, [1, 2, 3]);
     heir.close().await;
     assert_eq!(stream.consumers().await, ["leaving"]);
+}
+
+#[tokio::test]
+async fn who_leaves_takes_nothing_back_that_another_has_taken_over() {
+    let stream = Stream::new().await;
+    stream.add_all(1..=3).await;
+    let cable = Cable::to(stream.redis.port).await;
+    let leaving = behind(&cable, &stream).connect("leaving").await.unwrap();
+    assert_eq!(deliver(&leaving).await.messages.len(), 3);
+    // It has seen what it has, and is about to hand it over.
+    cable.cut_at(Cut::Hold("JUSTID"));
+    let taking_over = async {
+        wait_for("the hand-over", async || cable.holds().then_some(())).await;
+        stream.command("XCLAIM {} @ other 0 1-0 2-0").await;
+        cable.release();
+    };
+    tokio::join!(leaving.close(), taking_over);
+    let Value::Array(pending) = stream.command("XPENDING {} @ - + 10").await else { panic!() };
+    let owners: Vec<Value> = pending
+        .into_iter()
+        .map(|entry| match entry {
+            Value::Array(mut members) => members.swap_remove(1),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let [other, leaving] = ["other", "leaving"].map(|name| Value::BulkString(name.into()));
+    assert_eq!(owners, [other.clone(), other, leaving]);
+    // retry_after is a minute: only what was handed over comes at once.
+    let heir = stream.connect("heir").await;
+    assert_eq!(acknowledge_all(&heir, deliver(&heir).await).await, [3]);
 }
 
 #[tokio::test]

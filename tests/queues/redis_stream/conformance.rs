@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use eventloader::mapping::Pointer;
 use eventloader::mapping::message::{MessageMapping, Payload, Place};
-use eventloader::sources::redis_stream::RedisStreamSource;
+use eventloader::sources::redis_stream::{RedisStreamOptions, RedisStreamSource};
 use redis::Value;
 use rustix::process::Signal;
 
 use super::Stream;
-use crate::queues::conformance::{Fixture, Sent, numbered, queue_conformance};
+use crate::queues::conformance::{
+    Fixture, Sent, consumed, numbered, numbers, queue_conformance, wait_for_events,
+};
 use crate::support::cable::{Cable, Cut};
+use crate::support::consuming::Consuming;
 use crate::support::database::Database;
 use crate::support::program::{Program, signal};
-use crate::support::redis::PASSWORD;
+use crate::support::redis::{PASSWORD, Redis};
 use crate::support::wait_for;
 
 impl Fixture for Stream {
@@ -71,6 +74,70 @@ impl Fixture for Stream {
 }
 
 queue_conformance!(Stream);
+
+/// On a server of its own.
+async fn alone() -> Stream {
+    let redis: &'static Redis = Box::leak(Box::new(Redis::start().await));
+    let options =
+        RedisStreamOptions { retry_after: Duration::from_secs(1), ..super::options(redis.url()) };
+    Stream { redis, options }
+}
+
+#[tokio::test]
+async fn a_server_that_freezes_and_one_that_restarts_lose_nothing() {
+    let (database, stream) = (Database::migrated().await, alone().await);
+    let consuming = Consuming::start(&database, vec![consumed(&stream, "q")]).await;
+    stream.publish(&(1..=100).map(numbered).collect::<Vec<_>>()).await;
+    wait_for_events(&database, &stream, 100).await;
+    stream.redis.freeze();
+    // Longer than it may take to answer.
+    tokio::time::sleep(Duration::from_secs(32)).await;
+    wait_for("the failure", async || {
+        let state: String = database
+            .value("select state from eventloader.source_status where source_name = 'q'")
+            .await;
+        (state == "backing_off").then_some(())
+    })
+    .await;
+    stream.redis.thaw().await;
+    stream.publish(&(101..=200).map(numbered).collect::<Vec<_>>()).await;
+    wait_for_events(&database, &stream, 200).await;
+    for round in 2..5 {
+        stream
+            .publish(&(round * 100 + 1..=round * 100 + 100).map(numbered).collect::<Vec<_>>())
+            .await;
+        stream.redis.restart().await;
+    }
+    wait_for_events(&database, &stream, 500).await;
+    consuming.stop().await;
+    let mut all = numbers(&database).await;
+    all.sort_unstable();
+    assert_eq!(all, (1..=500).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn without_a_database_nothing_is_acknowledged_and_nothing_lost() {
+    let (database, stream) = (Database::migrated().await, Stream::create().await);
+    let direct = format!("127.0.0.1:{}", stream.redis.port);
+    let program = Program::new(&database, &configuration(&stream, &direct));
+    let mut running = program.start(&["run"], "log");
+    stream.publish(&(1..=100).map(numbered).collect::<Vec<_>>()).await;
+    wait_for_events(&database, &stream, 100).await;
+    database
+        .while_away(async {
+            stream.publish(&(101..=3000).map(numbered).collect::<Vec<_>>()).await;
+            // Longer than retry_after.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!(stream.unacknowledged().await, 2900);
+        })
+        .await;
+    wait_for_events(&database, &stream, 3000).await;
+    assert_eq!(numbers(&database).await, (1..=3000).collect::<Vec<_>>());
+    signal(&running, Signal::TERM);
+    assert!(running.wait().await.unwrap().success(), "{}", program.read("log"));
+    let log = program.read("log");
+    assert_eq!(log.matches("the queue is consumed").count(), 1, "it left the queue: {log}");
+}
 
 /// The configuration of a source behind this address.
 fn configuration(stream: &Stream, address: &str) -> String {

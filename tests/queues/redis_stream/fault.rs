@@ -9,7 +9,7 @@ use crate::support::cable::{Cable, Cut};
 use crate::support::redis::{PASSWORD, Redis};
 
 /// A source behind a cable.
-fn behind(cable: &Cable, stream: &Stream) -> RedisStreamSource {
+pub(super) fn behind(cable: &Cable, stream: &Stream) -> RedisStreamSource {
     let mut options = stream.options.clone();
     options.url = SecretString::from(format!("redis://:{PASSWORD}@{}", cable.address));
     RedisStreamSource::new(options)

@@ -127,3 +127,68 @@ async fn what_was_gone_before_the_group_was_made_is_none() {
     assert_eq!(numbers, [8, 9]);
     assert_eq!(gaps, [(1, version(8) - 1)]);
 }
+
+#[tokio::test]
+async fn a_gap_that_was_told_and_not_stored_is_told_again() {
+    for loss in ["XTRIM {} MAXLEN 2", "XDEL {} 6-0"] {
+        let stream = Stream::new().await;
+        read_to_four(&stream).await;
+        stream.add_all(5..=10).await;
+        stream.command(loss).await;
+        let killed = stream.connect("killed").await;
+        let told = deliver(&killed).await;
+        assert_eq!(told.gaps.len(), 1, "{loss}");
+        let wanted = (numbers(&told), gaps(&told));
+        drop(killed);
+        assert_eq!(found(&stream).await, wanted, "{loss}");
+        stream.add(11).await;
+        assert_eq!(found(&stream).await, (vec![11], vec![]), "{loss}");
+        assert_eq!(stream.pending().await, 0, "{loss}");
+    }
+}
+
+#[tokio::test]
+async fn a_gap_that_was_given_back_is_told_again() {
+    let stream = Stream::new().await;
+    read_to_four(&stream).await;
+    stream.add_all(5..=10).await;
+    stream.command("XTRIM {} MAXLEN 2").await;
+    let session = stream.connect("one").await;
+    let told = deliver(&session).await;
+    let wanted = gaps(&told);
+    assert_eq!(wanted, [(version(4) + 1, version(9) - 1)]);
+    session.reject(told.receipt).await.unwrap();
+    let (mut seen, mut lost) = (Vec::new(), Vec::new());
+    while seen.len() < 2 || lost.is_empty() {
+        let again = deliver(&session).await;
+        lost.extend(gaps(&again));
+        seen.extend(acknowledge_all(&session, again).await);
+    }
+    assert_eq!((seen, lost), (vec![9, 10], wanted));
+}
+
+#[tokio::test]
+async fn while_a_gap_is_being_stored_nothing_is_lost_on_the_way() {
+    let stream = Stream::new().await;
+    read_to_four(&stream).await;
+    stream.add_all(5..=10).await;
+    stream.command("XTRIM {} MAXLEN 2").await;
+    let session = stream.connect("one").await;
+    let told = deliver(&session).await;
+    // More is lost, and another consumer meets the same.
+    stream.add_all(11..=14).await;
+    stream.command("XTRIM {} MAXLEN 3").await;
+    let other = stream.connect("two").await;
+    let met = deliver(&other).await;
+    assert_eq!(numbers(&met), [12, 13, 14]);
+    // Beside it, Redis tells whoever claims of pending entries that are gone, although their consumer still has them.
+    let gap = (version(4) + 1, version(12) - 1);
+    assert!(gaps(&met).contains(&gap), "{:?}", met.gaps);
+    assert_eq!(acknowledge_all(&session, told).await, [9, 10]);
+    assert_eq!(acknowledge_all(&other, met).await, [12, 13, 14]);
+    session.close().await;
+    other.close().await;
+    stream.add(15).await;
+    assert_eq!(found(&stream).await, (vec![15], vec![]));
+    assert_eq!(stream.pending().await, 0);
+}
