@@ -1,0 +1,378 @@
+-- The usual batch is moved by one statement: nothing of it was in `events` before, and everything can be stored. Any
+-- other is looked at row by row, as before.
+
+-- Moves up to p_limit new rows of one source, in one statement. Raises an error, and changes nothing, if one of them is
+-- in `events` already or cannot be stored. The head of the stream is locked. moved_to null: nothing can be moved now.
+create function eventloader.move_new_rows(
+    p_source_name text,
+    p_above bigint,
+    p_limit integer,
+    out moved_count integer,
+    out moved_to bigint
+)
+language plpgsql as $$
+begin
+    perform eventloader.announce_append();
+    with batch as materialized (
+        select i.ctid as row_at
+        from eventloader.event_inbox i
+        where i.source_name = p_source_name
+          and i.event_id > p_above
+          and (i.next_attempt_at is null or i.next_attempt_at <= clock_timestamp())
+        order by i.event_id
+        limit p_limit
+        for update skip locked
+    ), taken as (
+        delete from eventloader.event_inbox i
+        using batch b
+        where i.ctid = b.row_at
+        returning i.*
+    ), stored as (
+        insert into eventloader.events
+            (stream, version, event_type, payload, metadata, message_id, request_id, occurred_at)
+        select t.source_name, t.event_id, t.event_type, t.payload, coalesce(t.metadata, '{}'), t.message_id,
+            t.request_id, t.occurred_at
+        from taken t
+        order by t.event_id
+        returning version
+    )
+    select count(*), max(s.version) into moved_count, moved_to from stored s;
+    update eventloader.stream h
+    set version = greatest(h.version, moved_to)
+    where h.stream = p_source_name and h.version < moved_to;
+end $$;
+
+-- Moves up to p_limit rows of one source; outcomes as before. The usual batch is moved by one statement, any other is
+-- looked at row by row.
+create or replace function eventloader.move_batch(
+    p_source_name text,
+    p_limit integer,
+    out outcome text,
+    out moved_count integer,
+    out duplicate_count integer,
+    out conflict_count integer,
+    out failed_event_id bigint,
+    out failed_attempts integer,
+    out failure text
+)
+language plpgsql as $$
+declare
+    low_watermark bigint;
+    moved_to bigint;
+    batch bigint[];
+begin
+    perform 1 from eventloader.stream h
+    where h.stream = p_source_name and h.owner = 'source'
+    for update skip locked;
+    if not found then
+        outcome := 'busy';
+        return;
+    end if;
+    select c.last_stored_id into low_watermark from eventloader.source_cursor c where c.source_name = p_source_name;
+
+    -- Nothing of the usual batch was here before, and everything can be stored.
+    begin
+        select m.moved_count, m.moved_to into moved_count, moved_to
+        from eventloader.move_new_rows(p_source_name, low_watermark, p_limit) m;
+        duplicate_count := 0;
+        conflict_count := 0;
+    exception
+        when data_exception or integrity_constraint_violation or program_limit_exceeded or plpgsql_error then
+            moved_to := null;
+            batch := eventloader.lock_inbox_batch(p_source_name, low_watermark, p_limit);
+    end;
+
+    if cardinality(batch) > 1 then
+        select m.* into moved_count, duplicate_count, conflict_count
+        from eventloader.move_rows(p_source_name, batch) m;
+    elsif batch is not null then
+        begin
+            select m.* into moved_count, duplicate_count, conflict_count
+            from eventloader.move_rows(p_source_name, batch) m;
+        exception
+            when data_exception or integrity_constraint_violation or program_limit_exceeded or plpgsql_error then
+                outcome := 'failed';
+                failed_event_id := batch[1];
+                failure := sqlerrm;
+                select i.attempts into failed_attempts from eventloader.event_inbox i
+                where i.source_name = p_source_name and i.event_id = failed_event_id;
+                return;
+        end;
+    end if;
+    moved_to := coalesce(moved_to, batch[cardinality(batch)]);
+    perform eventloader.advance_stored(p_source_name, moved_to);
+    outcome := case when moved_to is null then 'none' else 'moved' end;
+end $$;
+
+-- Stores a delivery, as before. What came before is found message by message: `lateral … offset 0` keeps the planner from
+-- reading all of the source's rows, or all of its stream, for it.
+create or replace function eventloader.deposit_messages(
+    p_source_name text,
+    p_stream text,
+    p_versions bigint[],
+    p_event_types text[],
+    p_payloads text[],
+    p_metadata text[],
+    p_message_ids uuid[],
+    p_occurred_at timestamptz[],
+    p_body_hashes bytea[],
+    p_max_version bigint,           -- of all that was delivered, bad messages too; null: given here, or nothing was
+    p_bad_references text[],
+    p_bad_bodies bytea[],
+    p_bad_reasons text[],
+    p_bad_details text[],
+    p_gap_first_ids bigint[],
+    p_gap_last_ids bigint[],
+    p_gap_reasons text[],
+    out outcome text,
+    out stored_count integer,
+    out duplicate_count integer,
+    out conflict_places integer[],
+    out conflict_reasons text[]
+)
+language plpgsql as $$
+declare
+    window_ eventloader.source_cursor;
+    last_version bigint;
+    fresh uuid[];
+    old_places bigint[] := '{}';
+    lowest_stored bigint;
+    highest_stored bigint;
+begin
+    stored_count := 0;
+    duplicate_count := 0;
+    if p_stream <> p_source_name and not eventloader.ensure_partition(p_source_name, p_stream) then
+        outcome := 'taken';
+        return;
+    end if;
+    select * into window_ from eventloader.source_cursor c where c.source_name = p_stream for update;
+    if not found then
+        outcome := 'missing';
+        return;
+    end if;
+    -- A number that was given stays given, even if somebody set the cursor back.
+    select greatest(h.version, window_.last_requested_id) into last_version
+    from eventloader.stream h
+    where h.stream = p_stream;
+
+    perform eventloader.keep_messages('message', p_stream, p_bad_references, p_bad_bodies, p_bad_reasons, p_bad_details)
+    where cardinality(p_bad_bodies) > 0;
+    perform eventloader.note_gaps(p_stream, p_gap_first_ids, p_gap_last_ids, p_gap_reasons)
+    where cardinality(p_gap_first_ids) > 0;
+
+    with first as (
+        select distinct on (m.message_id) m.message_id, m.body_hash
+        from unnest(p_message_ids, p_body_hashes) with ordinality as m (message_id, body_hash, place)
+        where m.message_id is not null
+        order by m.message_id, m.place
+    ), marked as (
+        insert into eventloader.consumed_message (consumer, message_id, body_hash)
+        select p_source_name, f.message_id, f.body_hash from first f
+        on conflict (consumer, message_id) do nothing
+        returning message_id
+    )
+    select coalesce(array_agg(m.message_id), '{}') into fresh from marked m;
+
+    -- Nothing of the usual batch was here before: then there is nothing to compare.
+    if cardinality(fresh) < cardinality(array_remove(p_message_ids, null))
+        or exists (select from unnest(p_versions) v where v <= window_.last_requested_id)
+    then
+        with incoming as materialized (
+            select m.*,
+                row_number() over (partition by m.message_id order by m.place) as id_rank,
+                first_value(m.payload) over (partition by m.version order by m.place) as first_payload,
+                first_value(m.metadata) over (partition by m.version order by m.place) as first_metadata,
+                row_number() over (partition by m.version order by m.place) as version_rank
+            from unnest(p_versions, p_payloads, p_metadata, p_message_ids, p_body_hashes)
+                with ordinality as m (version, payload, metadata, message_id, body_hash, place)
+        ), known as (
+            select m.place, 1 as rank, l.body_hash is distinct from m.body_hash as differs,
+                format('message_id %s came before with another body', m.message_id) as reason
+            from incoming m
+            cross join lateral (
+                select c.body_hash from eventloader.consumed_message c
+                where c.consumer = p_source_name and c.message_id = m.message_id
+                offset 0
+            ) l
+            where m.id_rank > 1 or not m.message_id = any (fresh)
+            union all
+            select m.place, 2,
+                coalesce(i.payload, e.payload, m.first_payload::jsonb) <> m.payload::jsonb
+                or eventloader.broker_marks(coalesce(i.metadata, e.metadata, m.first_metadata::jsonb))
+                    is distinct from eventloader.broker_marks(m.metadata::jsonb),
+                format('version %s came before with another body', m.version)
+            from incoming m
+            left join lateral (
+                select w.event_id, w.payload, w.metadata from eventloader.event_inbox w
+                where w.source_name = p_stream and w.event_id = m.version
+                offset 0
+            ) i on true
+            left join lateral (
+                select w.version, w.payload, w.metadata from eventloader.events w
+                where w.stream = p_stream and w.version = m.version
+                offset 0
+            ) e on true
+            where m.version is not null
+              and (i.event_id is not null or e.version is not null or m.version_rank > 1)
+        ), judged as (
+            select distinct on (k.place) k.place, k.differs, k.reason from known k
+            order by k.place, k.differs desc, k.rank
+        )
+        select coalesce(array_agg(j.place), '{}'),
+            count(*) filter (where not j.differs),
+            array_agg(j.place::integer order by j.place) filter (where j.differs),
+            array_agg(j.reason order by j.place) filter (where j.differs)
+        into old_places, duplicate_count, conflict_places, conflict_reasons
+        from judged j;
+    end if;
+
+    with stored as (
+        insert into eventloader.event_inbox
+            (source_name, event_id, event_type, payload, metadata, message_id, occurred_at)
+        select p_stream,
+            coalesce(m.version, last_version + row_number() over (order by m.place)),
+            m.event_type, m.payload::jsonb, m.metadata::jsonb, m.message_id, m.occurred_at
+        from unnest(p_versions, p_event_types, p_payloads, p_metadata, p_message_ids, p_occurred_at)
+            with ordinality as m (version, event_type, payload, metadata, message_id, occurred_at, place)
+        where cardinality(old_places) = 0 or not m.place = any (old_places)
+        returning event_id
+    )
+    select count(*), min(s.event_id), max(s.event_id) into stored_count, lowest_stored, highest_stored from stored s;
+
+    update eventloader.source_cursor c
+    set last_requested_id = greatest(c.last_requested_id, highest_stored, p_max_version),
+        last_stored_id = least(c.last_stored_id, lowest_stored - 1),
+        updated_at = clock_timestamp()
+    where c.source_name = p_stream
+      and (stored_count > 0 or p_max_version > c.last_requested_id);
+    -- Not that of the whole source: its partitions are deposited beside each other.
+    update eventloader.source_rate_limit l set last_request_at = clock_timestamp()
+    where l.source_name = p_stream;
+    outcome := 'stored';
+end $$;
+
+-- Stores a page, as before but for the same.
+create or replace function eventloader.deposit_page(
+    p_source_name text,
+    p_request_id bigint,
+    p_token uuid,
+    p_owner text,
+    p_epoch bigint,
+    p_max_id bigint,
+    p_event_ids bigint[],
+    p_event_types text[],
+    p_payloads text[],
+    p_message_ids uuid[],
+    p_occurred_at timestamptz[],
+    p_bad_references text[],
+    p_bad_bodies bytea[],
+    p_bad_reasons text[],
+    p_bad_details text[],
+    p_request_known_for interval,
+    p_not_before_in interval,
+    p_empty_streak integer,
+    p_state text,                   -- null: as before
+    p_metadata text[],              -- null: none
+    p_gap_first_ids bigint[],
+    p_gap_last_ids bigint[],
+    p_gap_reasons text[],
+    out outcome text,
+    out status text,
+    out conflict_count integer
+)
+language plpgsql as $$
+declare
+    -- Read before anything else, so that neither the wait for locks nor the work counts as spacing.
+    known_at timestamptz := clock_timestamp() - p_request_known_for;
+    reservation eventloader.event_request_log;
+    requested bigint;
+    stored_count integer;
+begin
+    conflict_count := 0;
+    perform 1 from eventloader.source_lease l where l.source_name = p_source_name for update;
+    select * into reservation from eventloader.event_request_log r
+    where r.id = p_request_id and r.token = p_token
+    for update;
+    status := reservation.status;
+    if status in ('inbox_only', 'succeeded') then
+        outcome := 'already';
+        return;
+    elsif status is null or status not in ('reserved', 'orphaned') then
+        -- An empty page deletes its reservation, so a repeated empty deposit finds none: the same answer.
+        outcome := case when status is null and p_max_id is null then 'already' else 'closed' end;
+        if outcome = 'closed' then
+            -- The source was asked all the same, and the lease may still be ours.
+            perform eventloader.end_cycle(p_source_name, p_owner, p_epoch, known_at, null, null, null);
+        end if;
+        return;
+    end if;
+
+    insert into eventloader.dead_letter (kind, origin, reference, body, reason, detail)
+    select 'event', p_source_name, b.reference, b.body, b.reason,
+        b.detail::jsonb || jsonb_build_object('request_id', p_request_id)
+    from unnest(p_bad_references, p_bad_bodies, p_bad_reasons, p_bad_details) as b (reference, body, reason, detail)
+    on conflict (origin, kind, reference, sha256(body)) where replayed_at is null do nothing;
+
+    perform eventloader.note_gaps(p_source_name, p_gap_first_ids, p_gap_last_ids, p_gap_reasons)
+    where cardinality(p_gap_first_ids) > 0;
+
+    if p_max_id is null then
+        delete from eventloader.event_request_log r where r.id = p_request_id;
+        update eventloader.source_cursor c
+        set next_attempt = 1
+        where c.source_name = p_source_name and c.next_attempt <> 1;
+        outcome := 'empty';
+    else
+        select c.last_requested_id into requested from eventloader.source_cursor c
+        where c.source_name = p_source_name
+        for update;
+        if requested <> reservation.after_id then
+            raise exception 'cursor of % stands at %, but request % asked after %',
+                p_source_name, requested, p_request_id, reservation.after_id;
+        end if;
+        insert into eventloader.event_inbox
+            (source_name, event_id, event_type, payload, metadata, message_id, occurred_at, request_id)
+        select p_source_name, e.event_id, e.event_type, e.payload::jsonb, e.metadata::jsonb, e.message_id,
+            e.occurred_at, p_request_id
+        from unnest(p_event_ids, p_event_types, p_payloads, p_metadata, p_message_ids, p_occurred_at)
+            as e (event_id, event_type, payload, metadata, message_id, occurred_at)
+        on conflict (source_name, event_id) do nothing;
+        get diagnostics stored_count = row_count;
+        if stored_count < cardinality(p_event_ids) then
+            insert into eventloader.dead_letter (kind, origin, reference, body, reason, detail)
+            select 'conflict', p_source_name, e.event_id::text, convert_to(e.payload, 'UTF8'),
+                'the inbox already holds this id with another body',
+                jsonb_build_object('event_id', e.event_id, 'event_type', e.event_type, 'request_id', p_request_id)
+            from unnest(p_event_ids, p_event_types, p_payloads) as e (event_id, event_type, payload)
+            cross join lateral (
+                select w.request_id, w.payload from eventloader.event_inbox w
+                where w.source_name = p_source_name and w.event_id = e.event_id
+                offset 0
+            ) i
+            where i.request_id is distinct from p_request_id and i.payload <> e.payload::jsonb
+            on conflict (origin, kind, reference, sha256(body)) where replayed_at is null do nothing;
+            get diagnostics conflict_count = row_count;
+        end if;
+        update eventloader.source_cursor c
+        set last_requested_id = p_max_id, next_attempt = 1, updated_at = clock_timestamp()
+        where c.source_name = p_source_name;
+        update eventloader.event_request_log r
+        set status = 'inbox_only', max_id = p_max_id, event_count = cardinality(p_event_ids), error = null,
+            retry_at = null, updated_at = clock_timestamp()
+        where r.id = p_request_id;
+        outcome := 'deposited';
+    end if;
+
+    if p_state is not null then
+        update eventloader.source_cursor c
+        set state = p_state::json, updated_at = clock_timestamp()
+        where c.source_name = p_source_name;
+    end if;
+    perform eventloader.end_cycle(
+        p_source_name, p_owner, p_epoch, known_at, p_not_before_in, p_empty_streak, 0);
+    update eventloader.source s
+    set health = 'ok', health_reason = null, health_since = clock_timestamp()
+    where s.source_name = p_source_name and s.health <> 'ok';
+end $$;
+
+call eventloader.grant_roles();
