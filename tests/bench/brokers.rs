@@ -4,7 +4,6 @@
 mod kafka;
 mod stream;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +13,14 @@ use eventloader::mapping::message::{MessageMapping, Payload, Place};
 use eventloader::sources::amqp::{self, AmqpOptions, Broker};
 use eventloader::sources::redis_stream::{RedisStreamOptions, RedisStreamSource};
 use futures_util::StreamExt;
-use lapin::BasicProperties;
 use lapin::options::{BasicAckOptions, BasicQosOptions};
+use lapin::{BasicProperties, Channel, Connection};
 use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::table::{Row, print};
+use super::table::{Row, Table};
 use super::{COUNT, RUNS, loader, median, message, rate, wait_for_stored};
 use crate::queues::conformance::Sent;
 use crate::support::consuming::Consuming;
@@ -72,7 +72,6 @@ async fn measure<B: Bench>(loader_per_second: f64) -> Row {
     }
     progress(B::BROKER, "latency");
     let (p50_ms, p99_ms) = latency::<B>().await;
-    progress(B::BROKER, &format!("plain {plain:.0?}, ours {ours:.0?} messages a second"));
     Row {
         broker: B::BROKER,
         plain_per_second: median(plain),
@@ -112,33 +111,31 @@ async fn latency<B: Bench>() -> (f64, f64) {
         .map(|(n, at)| at.saturating_duration_since(sent_at[n]).as_secs_f64() * 1000.0)
         .collect();
     waits.sort_by(f64::total_cmp);
-    // The first second has the start of everything in it.
     (waits[waits.len() / 2], waits[waits.len() * 99 / 100])
 }
 
-/// Reads `events` as it grows, and answers when each message was there.
+/// Reads `events` as it grows, as a subscriber does, and answers when each message could be read.
 async fn watch(pool: sqlx::PgPool, count: usize) -> Vec<(usize, Instant)> {
     let mut seen = Vec::with_capacity(count);
-    let mut known = HashSet::new();
     let mut position = 0_i64;
     let deadline = Instant::now() + STEADY * 3;
     while seen.len() < count {
         assert!(Instant::now() < deadline, "{} of {count} messages were seen", seen.len());
-        let rows: Vec<(i64, i64)> = sqlx::query_as(
-            "select position, (payload->>'n')::bigint from eventloader.events where position > $1 order by position",
+        let watermark: i64 = sqlx::query_scalar("select eventloader.log_watermark()")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        let rows: Vec<(i64,)> = sqlx::query_as(
+            "select (payload->>'n')::bigint from eventloader.events where position > $1 and position <= $2",
         )
-        // Streams are moved beside each other: a lower position may be committed later.
-        .bind(position - 5000)
+        .bind(position)
+        .bind(watermark)
         .fetch_all(&pool)
         .await
         .unwrap();
         let now = Instant::now();
-        for (at, n) in rows {
-            position = position.max(at);
-            if known.insert(at) {
-                seen.push((usize::try_from(n).unwrap(), now));
-            }
-        }
+        seen.extend(rows.into_iter().map(|(n,)| (usize::try_from(n).unwrap(), now)));
+        position = watermark;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     seen
@@ -160,19 +157,31 @@ fn settings(event_type: &str, payload: Payload) -> ConsumerSettings {
 #[ignore = "takes minutes; `make bench` runs it"]
 async fn bench() {
     let loader_per_second = median(vec![loader().await, loader().await, loader().await]);
-    let mut rows = vec![
-        measure::<Amqp>(loader_per_second).await,
-        measure::<RedisStream>(loader_per_second).await,
-    ];
+    let mut table = Table::begin();
+    let is_wanted = |broker: &str| match std::env::var("BROKERS") {
+        Ok(wanted) if !wanted.is_empty() => wanted.split(',').any(|name| name == broker),
+        _ => true,
+    };
+    if is_wanted(Amqp::BROKER) {
+        table.add(measure::<Amqp>(loader_per_second).await);
+    }
+    if is_wanted(RedisStream::BROKER) {
+        table.add(measure::<RedisStream>(loader_per_second).await);
+    }
     #[cfg(feature = "kafka")]
-    rows.push(measure::<kafka::Kafka>(loader_per_second).await);
-    rows.push(stream::measure(loader_per_second).await);
-    print(&rows);
+    if is_wanted(kafka::Kafka::BROKER) {
+        table.add(measure::<kafka::Kafka>(loader_per_second).await);
+    }
+    if is_wanted(stream::BROKER) {
+        table.add(stream::measure(loader_per_second).await);
+    }
+    table.print_json();
 }
 
 struct Amqp {
     rabbit: &'static RabbitMq,
     queue: String,
+    publisher: (Connection, Channel),
 }
 
 impl Bench for Amqp {
@@ -180,7 +189,11 @@ impl Bench for Amqp {
 
     async fn create() -> Self {
         let rabbit = RabbitMq::shared().await;
-        Self { rabbit, queue: rabbit.declare("bench", &[]).await }
+        Self {
+            rabbit,
+            queue: rabbit.declare("bench", &[]).await,
+            publisher: rabbit.channel().await,
+        }
     }
 
     fn consumed(&self) -> ConsumedSource {
@@ -195,7 +208,7 @@ impl Bench for Amqp {
             let id = message_id.unwrap_or_default().to_string();
             (body, BasicProperties::default().with_message_id(id.into()))
         });
-        self.rabbit.publish(&self.queue, published).await;
+        RabbitMq::publish_by(&self.publisher.1, &self.queue, published).await;
     }
 
     async fn drain_plainly(&self, count: usize) {
@@ -216,6 +229,7 @@ impl Bench for Amqp {
 
 struct RedisStream {
     redis: &'static Redis,
+    publisher: MultiplexedConnection,
     options: RedisStreamOptions,
 }
 
@@ -224,7 +238,8 @@ impl Bench for RedisStream {
 
     async fn create() -> Self {
         let redis = Redis::shared().await;
-        Self { redis, options: crate::queues::redis_stream::options(redis.url()) }
+        let options = crate::queues::redis_stream::options(redis.url());
+        Self { redis, publisher: redis.connect().await, options }
     }
 
     fn consumed(&self) -> ConsumedSource {
@@ -234,7 +249,7 @@ impl Bench for RedisStream {
     }
 
     async fn publish(&self, messages: &[Sent]) {
-        let mut connection = self.redis.connect().await;
+        let mut connection = self.publisher.clone();
         for some in messages.chunks(5000) {
             let mut adding = redis::pipe();
             for Sent { body, .. } in some {

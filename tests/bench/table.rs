@@ -22,25 +22,49 @@ impl Row {
     fn ratio(&self) -> f64 {
         self.ours_per_second / self.plain_per_second.min(self.loader_per_second)
     }
+
+    /// What the machine does of both together, where each alone keeps it busy.
+    fn both_per_second(&self) -> f64 {
+        1.0 / (1.0 / self.plain_per_second + 1.0 / self.loader_per_second)
+    }
 }
 
+/// Rows, each printed as soon as it is known.
+pub(crate) struct Table(Vec<Row>);
+
 #[expect(clippy::print_stdout, reason = "the table is what the bench is run for")]
-pub(crate) fn print(rows: &[Row]) {
-    println!(
-        "\n{:<18}{:>16}{:>12}{:>12}{:>8}{:>10}{:>10}",
-        "broker", "plain client/s", "loader/s", "ours/s", "ratio", "p50 ms", "p99 ms"
-    );
-    for row in rows {
+impl Table {
+    pub(crate) fn begin() -> Self {
         println!(
-            "{:<18}{:>16.0}{:>12.0}{:>12.0}{:>8.2}{:>10.1}{:>10.1}",
+            "\n{:<18}{:>16}{:>12}{:>12}{:>8}{:>12}{:>10}{:>10}",
+            "broker",
+            "plain client/s",
+            "loader/s",
+            "ours/s",
+            "ratio",
+            "of both",
+            "p50 ms",
+            "p99 ms"
+        );
+        Self(Vec::new())
+    }
+
+    pub(crate) fn add(&mut self, row: Row) {
+        println!(
+            "{:<18}{:>16.0}{:>12.0}{:>12.0}{:>8.2}{:>12.2}{:>10.1}{:>10.1}",
             row.broker,
             row.plain_per_second,
             row.loader_per_second,
             row.ours_per_second,
             row.ratio(),
+            row.ours_per_second / row.both_per_second(),
             row.p50_ms,
             row.p99_ms
         );
+        self.0.push(row);
     }
-    println!("{}", serde_json::to_string(rows).unwrap());
+
+    pub(crate) fn print_json(&self) {
+        println!("{}", serde_json::to_string(&self.0).unwrap());
+    }
 }

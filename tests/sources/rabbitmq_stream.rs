@@ -16,7 +16,7 @@ use rabbitmq_stream_client::{Client, ClientOptions, Environment};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::rabbitmq::RabbitMq;
+use crate::support::rabbitmq::{PASSWORD, RabbitMq, USER};
 use crate::support::wait_for;
 
 fn settings(url: &str, stream: &str) -> StreamSettings {
@@ -87,7 +87,7 @@ async fn refused(settings: StreamSettings) -> SourceError {
 
 fn stream_client(broker: &RabbitMq) -> ClientOptions {
     let options = ClientOptions::builder().host("127.0.0.1").port(broker.ports.stream);
-    options.user("tester").password("s3cret-of-rabbitmq").build()
+    options.user("tester").password(PASSWORD).build()
 }
 
 /// Texts as messages without properties.
@@ -192,8 +192,8 @@ async fn what_stands_beside_the_body_is_kept() {
     let environment = Environment::builder()
         .host("127.0.0.1")
         .port(broker.ports.stream)
-        .username("tester")
-        .password("s3cret-of-rabbitmq")
+        .username(USER)
+        .password(PASSWORD)
         .build()
         .await
         .unwrap();

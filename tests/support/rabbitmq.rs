@@ -20,8 +20,8 @@ use uuid::Uuid;
 use super::tls::Authority;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq4.sh");
-const USER: &str = "tester";
-const PASSWORD: &str = "s3cret-of-rabbitmq";
+pub(crate) const USER: &str = "tester";
+pub(crate) const PASSWORD: &str = "s3cret-of-rabbitmq";
 /// Below the range from which the kernel gives ports to clients, so that a broker finds its own again after a pause.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Small: two schedulers that do not spin.
@@ -233,6 +233,15 @@ impl RabbitMq {
         messages: impl IntoIterator<Item = (B, BasicProperties)>,
     ) {
         let (_connection, channel) = self.channel().await;
+        Self::publish_by(&channel, queue, messages).await;
+    }
+
+    /// The same, over a channel that is there.
+    pub(crate) async fn publish_by<B: AsRef<[u8]>>(
+        channel: &Channel,
+        queue: &str,
+        messages: impl IntoIterator<Item = (B, BasicProperties)>,
+    ) {
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let mut confirms = Vec::new();
         for (body, properties) in messages {

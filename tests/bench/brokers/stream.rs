@@ -13,9 +13,12 @@ use tokio::time::Instant;
 
 use super::super::table::Row;
 use super::super::{COUNT, RUNS, median, message, rate, wait_for_stored};
+use super::progress;
 use crate::support::database::Database;
 use crate::support::loading::{Given, Loading};
-use crate::support::rabbitmq::RabbitMq;
+use crate::support::rabbitmq::{PASSWORD, RabbitMq, USER};
+
+pub(super) const BROKER: &str = "rabbitmq_stream";
 
 /// Throughput only: latency is that of the interval between two requests.
 pub(super) async fn measure(loader_per_second: f64) -> Row {
@@ -25,6 +28,7 @@ pub(super) async fn measure(loader_per_second: f64) -> Row {
     rabbit.publish(&stream, bodies).await;
     let (mut plain, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
+        progress(BROKER, "the plain client");
         let began = Instant::now();
         drain_plainly(rabbit, &stream).await;
         plain.push(rate(COUNT, began.elapsed()));
@@ -39,6 +43,7 @@ pub(super) async fn measure(loader_per_second: f64) -> Row {
             poll: Duration::from_millis(500),
             ca_file: None,
         };
+        progress(BROKER, "eventloader");
         let mut given = Given::new("bench", Arc::new(RabbitMqStream::new(settings).unwrap()));
         given.settings.min_interval = Duration::ZERO;
         given.start_after = -1;
@@ -49,7 +54,7 @@ pub(super) async fn measure(loader_per_second: f64) -> Row {
         loading.stop().await;
     }
     Row {
-        broker: "rabbitmq_stream",
+        broker: BROKER,
         plain_per_second: median(plain),
         loader_per_second,
         ours_per_second: median(ours),
@@ -60,6 +65,7 @@ pub(super) async fn measure(loader_per_second: f64) -> Row {
 
 async fn drain_plainly(rabbit: &RabbitMq, stream: &str) {
     let environment = Environment::builder().host("127.0.0.1").port(rabbit.ports.stream);
+    let environment = environment.username(USER).password(PASSWORD);
     let environment = environment.build().await.unwrap();
     let consumer = environment.consumer().offset(OffsetSpecification::First);
     let mut consumer = consumer.build(stream).await.unwrap();
