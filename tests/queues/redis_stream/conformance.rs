@@ -11,10 +11,9 @@ use rustix::process::Signal;
 
 use super::Stream;
 use crate::queues::conformance::{
-    Fixture, Sent, consumed, numbered, numbers, queue_conformance, wait_for_events,
+    Fixture, Sent, numbered, numbers, queue_conformance, wait_for_events,
 };
 use crate::support::cable::{Cable, Cut};
-use crate::support::consuming::Consuming;
 use crate::support::database::Database;
 use crate::support::program::{Program, signal};
 use crate::support::redis::{PASSWORD, Redis};
@@ -86,30 +85,34 @@ async fn alone() -> Stream {
 #[tokio::test]
 async fn a_server_that_freezes_and_one_that_restarts_lose_nothing() {
     let (database, stream) = (Database::migrated().await, alone().await);
-    let consuming = Consuming::start(&database, vec![consumed(&stream, "q")]).await;
+    let direct = format!("127.0.0.1:{}", stream.redis.port);
+    let program = Program::new(&database, &configuration(&stream, &direct));
+    let mut running = program.start(&["run"], "log");
     stream.publish(&(1..=100).map(numbered).collect::<Vec<_>>()).await;
     wait_for_events(&database, &stream, 100).await;
     stream.redis.freeze();
     // Longer than it may take to answer.
     tokio::time::sleep(Duration::from_secs(32)).await;
     wait_for("the failure", async || {
-        let state: String = database
-            .value("select state from eventloader.source_status where source_name = 'q'")
-            .await;
-        (state == "backing_off").then_some(())
+        let sql = "select state from eventloader.source_status where source_name = 'clicks'";
+        (database.value::<String>(sql).await == "backing_off").then_some(())
     })
     .await;
     stream.redis.thaw().await;
     stream.publish(&(101..=200).map(numbered).collect::<Vec<_>>()).await;
     wait_for_events(&database, &stream, 200).await;
     for round in 2..5 {
-        stream
-            .publish(&(round * 100 + 1..=round * 100 + 100).map(numbered).collect::<Vec<_>>())
-            .await;
+        let hundred = round * 100 + 1..=round * 100 + 100;
+        stream.publish(&hundred.map(numbered).collect::<Vec<_>>()).await;
         stream.redis.restart().await;
     }
-    wait_for_events(&database, &stream, 500).await;
-    consuming.stop().await;
+    // Redis 7.0 forgets the group's counter when it restarts, so that its lag says nothing.
+    wait_for("all entries to be acknowledged", async || {
+        (count(&database).await == 500 && stream.pending().await == 0).then_some(())
+    })
+    .await;
+    signal(&running, Signal::TERM);
+    assert!(running.wait().await.unwrap().success(), "{}", program.read("log"));
     let mut all = numbers(&database).await;
     all.sort_unstable();
     assert_eq!(all, (1..=500).collect::<Vec<_>>());
