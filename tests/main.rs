@@ -19,6 +19,7 @@ mod model;
 mod moving;
 mod outages;
 mod own_source;
+mod payloads;
 mod queues;
 mod reload;
 mod roles;

@@ -2,6 +2,7 @@
 
 mod claim_plan;
 mod other_database;
+mod plans;
 mod replay;
 mod storage_conformance;
 

@@ -23,6 +23,23 @@ fn page(mapping: &Mapping, body: &str) -> Result<Vec<Item>, PageError> {
     mapping.items_of_page(&Bytes::copy_from_slice(body.as_bytes()))
 }
 
+/// Found by fuzzing: characters that are escaped were counted as one.
+#[test]
+fn what_is_said_of_a_page_is_short_whatever_its_keys_are() {
+    for key in ["\u{7f}", "\u{feff}", "\u{10ffff}", "\\u0000"] {
+        let members: Vec<_> = (0..20).map(|n| format!("\"{}{n}\":[]", key.repeat(80))).collect();
+        let object = members.join(",");
+        for body in [
+            format!("{{{object}}}"),
+            format!("[{{{object}}}]"),
+            format!("[{{\"id\":{{{object}}}}}]"),
+        ] {
+            let length = page_message(&Mapping::default(), &body).chars().count();
+            assert!(length < 600, "{length} characters");
+        }
+    }
+}
+
 fn page_message(mapping: &Mapping, body: &str) -> String {
     page(mapping, body).expect_err(body).to_string()
 }

@@ -243,13 +243,17 @@ pub async fn lock_batch(
         return Ok(None);
     }
     let rows = sqlx::query_as(
-        "select event_id, attempts, event_type, payload::text as payload, message_id, request_id, occurred_at,
+        // Called once, and bounded on both sides: whatever plan is kept for it, it reads the batch.
+        "with batch as materialized (
+             select eventloader.lock_inbox_batch($1,
+                 (select last_stored_id from eventloader.source_cursor where source_name = $1), $2) as ids
+         )
+         select event_id, attempts, event_type, payload::text as payload, message_id, request_id, occurred_at,
              metadata::text as metadata
          from eventloader.event_inbox
          where source_name = $1
-           -- As a scalar sub-select it is called once; as a plain argument, once per row of the inbox.
-           and event_id = any ((select eventloader.lock_inbox_batch($1,
-               (select last_stored_id from eventloader.source_cursor where source_name = $1), $2))::bigint[])
+           and event_id between (select ids[1] from batch) and (select ids[cardinality(ids)] from batch)
+           and event_id = any ((select ids from batch)::bigint[])
          order by event_id",
     )
     .bind(source_name)
