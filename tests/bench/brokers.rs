@@ -159,6 +159,9 @@ fn settings(event_type: &str, payload: Payload) -> ConsumerSettings {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make bench` runs it"]
 async fn bench() {
+    if !super::is_wanted("brokers") {
+        return;
+    }
     let loader_per_second = median(vec![loader().await, loader().await, loader().await]);
     let mut rows = vec![
         measure::<Amqp>(loader_per_second).await,
