@@ -86,11 +86,14 @@ def main():
     text = PAGE.read_text()
     rows = [one for one in FIGURES if one["row"] not in ("rivals", "scale")]
     text = fill(text, "figures", table(rows, "floor"))
-    text = fill(text, "rivals", table([one for one in FIGURES if one["row"] == "rivals"], "theirs"))
-    PAGE.write_text(text)
+    rivals = [one for one in FIGURES if one["row"] == "rivals"]
+    if rivals:
+        text = fill(text, "rivals", table(rivals, "theirs"))
     scale = [one for one in FIGURES if one["row"] == "scale"]
     if scale:
         curves(scale)
+        text = fill(text, "curves", "![CPU and memory by sources; events a second by instances](scale.png)")
+    PAGE.write_text(text)
 
 
 if __name__ == "__main__":
