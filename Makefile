@@ -24,8 +24,9 @@ run: setup ## Run examples/quickstart.toml on the embedded PostgreSQL; Ctrl-C st
 test: setup-tests ## Run all tests, on a private PostgreSQL that they start and stop themselves
 	$(CARGO) test --locked
 
-bench: setup-tests ## Measure: from each broker into events, beside the broker's plain client
-	EVENTLOADER_BENCH=1 $(CARGO) test --release --locked --test eventloader_tests bench -- --ignored --nocapture --test-threads=1
+# ROWS=move,latency picks rows; EVENTLOADER_BENCH_MINUTES is how long a snapshot is held, 3 or 30.
+bench: setup-tests ## Measure, beside plain SQL and plain clients: a table here, and target/bench.json; ROWS=… picks
+	EVENTLOADER_BENCH=1 ROWS=$(ROWS) $(CARGO) test --release --locked --test eventloader_tests bench:: -- --ignored --nocapture --test-threads=1
 
 lint: setup ## Check format, lints and docs
 	$(CARGO) fmt --check

@@ -87,7 +87,7 @@ fn settings() -> SourceSettings {
 }
 
 /// Forwards a socket in `directory` to the server's and counts the ends of its answers.
-fn proxy(database: &Database, directory: &Path, ready_count: Arc<AtomicUsize>) {
+pub(crate) fn proxy(database: &Database, directory: &Path, ready_count: Arc<AtomicUsize>) {
     let name = format!(".s.PGSQL.{}", database.options.get_port());
     let listener = UnixListener::bind(directory.join(&name)).unwrap();
     let socket = database.options.get_socket().unwrap().join(name);

@@ -156,6 +156,9 @@ fn settings(event_type: &str, payload: Payload) -> ConsumerSettings {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make bench` runs it"]
 async fn bench() {
+    if !super::is_wanted("brokers") {
+        return;
+    }
     let loader_per_second = median(vec![loader().await, loader().await, loader().await]);
     let mut table = Table::begin();
     let is_wanted = |broker: &str| match std::env::var("BROKERS") {

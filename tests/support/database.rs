@@ -1,5 +1,6 @@
 //! One private PostgreSQL for the whole run, one database per test.
 
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, mpsc};
 
 use eventloader::postgres::embedded::{Durability, Embedded, EmbeddedOptions};
@@ -34,17 +35,27 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     receiver.recv().unwrap()
 });
 
+fn data_dir() -> PathBuf {
+    std::env::temp_dir().join(format!("eventloader-test-{}", std::process::id()))
+}
+
+/// Where the server writes what it logs.
+pub(crate) fn server_log() -> PathBuf {
+    data_dir().join("postgres.log")
+}
+
 async fn start() -> Server {
-    let data_dir = std::env::temp_dir().join(format!("eventloader-test-{}", std::process::id()));
-    let mut embedded = Embedded::start(EmbeddedOptions {
-        data_dir,
+    let options = EmbeddedOptions {
+        data_dir: data_dir(),
         data_dir_explicit: true,
         bin_dir: None,
         path: std::env::var_os("PATH"),
         durability: Durability::Disposable,
-    })
-    .await
-    .unwrap();
+    };
+    let mut embedded = Embedded::start(options.clone()).await.unwrap();
+    if std::env::var_os("EVENTLOADER_BENCH").is_some() {
+        embedded = restart_for_bench(embedded, options).await;
+    }
     embedded.reap_with_process().unwrap();
     let server = Server {
         options: embedded.connect_options(),
@@ -52,22 +63,23 @@ async fn start() -> Server {
     };
     let mut connection = server.options.connect().await.unwrap();
     connection.execute(sqlx::AssertSqlSafe(format!("create database {TEMPLATE}"))).await.unwrap();
-    // Figures of a database that may forget are worth nothing.
-    if std::env::var_os("EVENTLOADER_BENCH").is_some() {
-        for statement in [
-            "alter system set fsync = on",
-            "alter system set synchronous_commit = on",
-            "alter system set full_page_writes = on",
-            "select pg_reload_conf()",
-        ] {
-            connection.execute(statement).await.unwrap();
-        }
-    }
     connection.close().await.unwrap();
     migrate::run(&server.options.clone().database(TEMPLATE)).await.unwrap();
     // The server has to go on: forgetting the handle leaves it to the reaper.
     std::mem::forget(embedded);
     server
+}
+
+/// Figures of a database that may forget are worth nothing: restarts it with the settings of the bench. This file is the
+/// last that the server reads.
+async fn restart_for_bench(embedded: Embedded, options: EmbeddedOptions) -> Embedded {
+    embedded.stop().await.unwrap();
+    let path = options.data_dir.join("cluster/postgresql.auto.conf");
+    let settings = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/postgresql.conf");
+    let text =
+        std::fs::read_to_string(&path).unwrap() + &std::fs::read_to_string(settings).unwrap();
+    std::fs::write(path, text).unwrap();
+    Embedded::start(options).await.unwrap()
 }
 
 /// A database for one test.
@@ -109,6 +121,18 @@ impl Database {
         let mut url: Url = self.url.parse().unwrap();
         url.set_username(user).unwrap();
         url.set_password(Some(password)).unwrap();
+        url.into()
+    }
+
+    /// The URL for a socket in another directory.
+    pub(crate) fn url_at(&self, directory: &Path) -> String {
+        let mut url: Url = self.url.parse().unwrap();
+        let kept: Vec<(String, String)> =
+            url.query_pairs().into_owned().filter(|(name, _)| name != "host").collect();
+        url.query_pairs_mut()
+            .clear()
+            .extend_pairs(kept)
+            .append_pair("host", directory.to_str().unwrap());
         url.into()
     }
 
