@@ -169,7 +169,9 @@ pub async fn run(options: &PgConnectOptions) -> Result<Migrated, SchemaError> {
     let version = migrator.iter().map(|m| m.version).max().unwrap_or_default();
     // A connection of its own without limits: a migration, and waiting for another instance's, may take long.
     let options = pool::with_session_settings(options.clone())
-        .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+        .options([("statement_timeout", "0"), ("lock_timeout", "0")])
+        // That a statement takes long is nothing to be warned of here.
+        .disable_statement_logging();
     let mut connection = options.connect().await.map_err(SchemaError::Unreadable)?;
     let mut missing_count = count_missing(&migrator, &mut connection).await?;
     if missing_count > 0 {
