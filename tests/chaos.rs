@@ -64,7 +64,7 @@ fn conclude(seed: u64, history: &History) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_doubled_or_asked_again_whatever_is_done_to_it() {
     let _turn = TURN.lock().await;
-    let amount = Amount { faults: 100, database_faults: 12, has_disk: false };
+    let amount = Amount { faults: 140, database_faults: 12, has_disk: false };
     let history = short(Plan::new(SEED, amount)).run().await.unwrap();
     conclude(SEED, &history);
     let places = report::places(&history);
