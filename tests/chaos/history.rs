@@ -1,5 +1,5 @@
-//! What happened in a campaign, as the source, the database and the faults' own log have it. It is kept as JSON lines, so
-//! that it can be judged again.
+//! What happened in a campaign, as the source, the database and the faults' own log have it. It is kept as JSON lines,
+//! so that it can be judged again.
 
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Many sources behind one HTTP server, which keeps the log that a campaign is judged by. It runs on a thread of its own:
-//! what it writes down must not wait for a busy test.
+//! Many sources behind one HTTP server, which keeps the log that a campaign is judged by. It runs on a thread of its
+//! own: what it writes down must not wait for a busy test.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;

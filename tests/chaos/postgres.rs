@@ -28,8 +28,8 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Starts one with an empty database `chaos`, on a disk of this size where one is given. `None`: this machine lets us
-    /// mount none.
+    /// Starts one with an empty database `chaos`, on a disk of this size where one is given. `None`: this machine lets
+    /// us mount none.
     pub(crate) async fn start(disk_size: Option<&str>) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path();

@@ -1,5 +1,5 @@
-//! The wire between one instance and the database. It knows PostgreSQL's messages well enough to end the instance, or the
-//! connection, before a statement is passed on, after it, or after its reply, which the instance never gets.
+//! The wire between one instance and the database. It knows PostgreSQL's messages well enough to end the instance, or
+//! the connection, before a statement is passed on, after it, or after its reply, which the instance never gets.
 //!
 //! The product's calls are single statements that commit by themselves: what is passed on with its Sync and answered is
 //! committed, so a reply that is cut is the lost reply of a COMMIT.
