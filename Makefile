@@ -3,7 +3,10 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 
-.PHONY: help setup setup-tests build run test bench lint docs fmt
+.PHONY: help setup setup-tests build run test chaos bench lint docs fmt
+
+# The program with the places where the fault campaign ends or freezes it; no release has them.
+CHAOS := --locked --features chaos
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -11,7 +14,7 @@ help: ## Show this list
 setup: ## Install a C compiler, PostgreSQL's programs and Rust, where they are missing
 	@./scripts/setup.sh
 
-setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer, Redis; unpack RabbitMQ 4 into the user's cache
+setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer, Redis, libfaketime; unpack RabbitMQ 4 into the user's cache
 	@./scripts/setup.sh tests
 
 build: setup ## Build the optimised binary, target/release/eventloader
@@ -22,7 +25,10 @@ run: setup ## Run examples/quickstart.toml on the embedded PostgreSQL; Ctrl-C st
 	@./scripts/quickstart.sh
 
 test: setup-tests ## Run all tests, on a private PostgreSQL that they start and stop themselves
-	$(CARGO) test --locked
+	$(CARGO) test $(CHAOS)
+
+chaos: setup-tests ## The fault campaign's long form: SEED=1 FAULTS=3000 SECONDS=1200 STARTS=200; target/chaos/SEED has its history
+	$(CARGO) test --release $(CHAOS) --test eventloader_tests chaos::long:: -- --ignored --skip recheck --nocapture --test-threads=1
 
 # ROWS=move,latency picks rows; EVENTLOADER_BENCH_MINUTES is how long a snapshot is held, 3 or 30.
 bench: setup-tests ## Measure, beside plain SQL and plain clients: a table here, and target/bench.json; ROWS=… picks
@@ -31,6 +37,7 @@ bench: setup-tests ## Measure, beside plain SQL and plain clients: a table here,
 lint: setup ## Check format, lints and docs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy $(CHAOS) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 docs: setup ## Write the pages anew that the program itself knows: docs/configuration.md, docs/check.md

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and running need and this Debian machine lacks: C and C++ compilers, PostgreSQL's programs, Rust; with
-# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, and RabbitMQ 4 in the user's cache.
+# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, libfaketime, and RabbitMQ 4 in the user's cache.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
 
@@ -48,6 +48,7 @@ if [ "${1:-}" = tests ]; then
     command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
     command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
     command -v redis-server >/dev/null || packages+=(redis-server)
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || packages+=(libfaketime)
 fi
 has_rust || packages+=(curl ca-certificates)
 if [ ${#packages[@]} -gt 0 ]; then

@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::consumer::{ConsumedSource, ConsumerSettings, Consumers};
 use crate::database::{self, Database, DatabaseError};
+use crate::failpoint::{self, Place};
 use crate::loader::{self, Counters, LoadedSource, Loader, SourceSettings, Stop};
 use crate::retry_worker::{self, RetryWorker};
 use crate::shutdown;
@@ -138,6 +139,7 @@ pub async fn run(
         () = shutdown::overdue(&stop) => Err(AppError::Overdue),
     };
     database.close().await?;
+    failpoint::hit(Place::DatabaseClosed);
     outcome
 }
 
@@ -194,6 +196,7 @@ async fn run_on(
         counters: Arc::clone(&counters),
     };
 
+    failpoint::hit(Place::Running);
     let worker_stop = tokio_util::sync::CancellationToken::new();
     let has = |role: Role| roles.is_empty() || roles.contains(&role);
     let worker_task = has(Role::RetryWorker).then(|| spawn(worker.run(hints, worker_stop.clone())));
@@ -210,10 +213,14 @@ async fn run_on(
         joined = join("loader", loader_task, &stop.intake) => joined?,
         never = reloading => match never {},
     }
+    failpoint::hit(Place::LoaderEnded);
     join("consumers", consumers_task, &stop.intake).await?;
+    failpoint::hit(Place::ConsumersEnded);
     connections.close().await;
+    failpoint::hit(Place::ConnectionsClosed);
     worker_stop.cancel();
     join("retry worker", worker_task, &stop.intake).await?;
+    failpoint::hit(Place::WorkerEnded);
     join("upkeep", upkeep_task, &stop.intake).await?;
     tracing::info!("stopped");
     Ok(())
@@ -311,11 +318,15 @@ async fn register<'a>(
         })
         .collect();
     let failed = |cause| StoreError { operation: "register the sources", cause };
+    failpoint::hit(Place::RegistrationUnsent);
     let mut transaction = pool.begin().await.map_err(failed)?;
-    match source::register(&mut *transaction, &registrations).await?.pop() {
-        Some(taken) => Err(AppError::StreamTaken(taken)),
-        None => Ok(transaction.commit().await.map_err(failed)?),
+    if let Some(taken) = source::register(&mut *transaction, &registrations).await?.pop() {
+        return Err(AppError::StreamTaken(taken));
     }
+    failpoint::hit(Place::RegistrationOpen);
+    transaction.commit().await.map_err(failed)?;
+    failpoint::hit(Place::RegistrationDone);
+    Ok(())
 }
 
 /// Sets sources up: those that are asked, and those that are consumed.

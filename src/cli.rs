@@ -259,6 +259,8 @@ fn start(cli: Cli) -> Result<(), Failure> {
     // Several TLS providers may be in the tree; without this choice the first handshake would panic.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let environment = Environment::from_process();
+    #[cfg(feature = "chaos")]
+    break_what_is_asked(&environment).map_err(Failure::usage)?;
     let request =
         LoadRequest { config_flag: cli.global.config, database_url_flag: cli.global.database_url };
     let output = Output::default();
@@ -287,6 +289,14 @@ fn start(cli: Cli) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(format!("failed to start the runtime: {error}")))?;
     runtime.block_on(dispatch(cli.command, &context))
+}
+
+/// Takes the fault campaign's orders.
+#[cfg(feature = "chaos")]
+fn break_what_is_asked(environment: &Environment) -> Result<(), String> {
+    let text = |name| environment.get_os(name).map(std::ffi::OsStr::to_string_lossy);
+    text("EVENTLOADER_FAILPOINT").map_or(Ok(()), |place| crate::failpoint::arm(&place))?;
+    text("EVENTLOADER_MUTANT").map_or(Ok(()), |name| crate::mutant::choose(&name))
 }
 
 /// What can be answered whatever is wrong with the configuration.

@@ -17,6 +17,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::failpoint::{self, Place};
 use crate::postgres::connections::Connections;
 use crate::source::EventSource;
 use crate::store::StoreError;
@@ -207,7 +208,10 @@ impl Loader {
             let going_on = !stop.intake.is_cancelled();
             tokio::select! {
                 biased;
-                Some((key, report)) = schedule.running.join_next() => schedule.finished(key, report),
+                Some((key, report)) = schedule.running.join_next() => {
+                    failpoint::hit(Place::CycleEnded);
+                    schedule.finished(key, report);
+                }
                 () = stop.intake.cancelled(), if going_on => {}
                 Some(change) = changes.recv(), if going_on => schedule.apply(change),
                 Some(late) = schedule.overtime_due.next(), if going_on => {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
+use crate::failpoint::{self, Place};
 use crate::loader::policy::{Backoff, RETRY_BACKOFF};
 use crate::storage::{EventStorage, SameDatabase};
 use crate::store::inbox::{self, FailedRow, MoveOutcome, Moved};
@@ -122,7 +123,10 @@ impl RetryWorker {
                 biased;
                 () = stop.cancelled(), if !stop.is_cancelled() => queue.clear(),
                 Some((source_name, turn)) = running.join_next() => match turn {
-                    Ok(Ok(Turn::Drained(_))) => rests.end(&source_name),
+                    Ok(Ok(Turn::Drained(_))) => {
+                        failpoint::hit(Place::TurnDone);
+                        rests.end(&source_name);
+                    }
                     Ok(Ok(Turn::More(_))) => {
                         rests.end(&source_name);
                         queue.push(source_name);
@@ -161,8 +165,10 @@ impl RetryWorker {
     /// Queues the sources that have something to move. Takes and answers how many looks in a row failed: an outage is
     /// said when it begins and when it ends.
     async fn look(&self, queue: &mut Queue, failures: u32) -> u32 {
+        failpoint::hit(Place::LookUnsent);
         match inbox::movable_sources(&self.pool).await {
             Ok(names) => {
+                failpoint::hit(Place::LookDone);
                 if failures > 0 {
                     tracing::info!("the inbox can be looked at again");
                 }
@@ -218,8 +224,10 @@ impl RetryWorker {
         let mut report = PassReport::default();
         let mut limit = self.batch_size;
         for _ in 0..BATCHES_PER_TURN {
+            failpoint::hit(Place::MoveUnsent);
             match self.storage.move_batch(source_name, limit).await {
                 Ok(MoveOutcome::Moved(moved)) => {
+                    failpoint::hit(Place::MoveDone);
                     report.add_moved(moved);
                     self.moved
                         .fetch_add(u64::from(moved.moved_count.cast_unsigned()), Ordering::Relaxed);

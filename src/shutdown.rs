@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::failpoint::{self, Place};
 use crate::loader::Stop;
 
 /// How long work in flight may go on after the first signal. Afterwards it is given up, and recorded as unknown.
@@ -34,6 +35,7 @@ pub async fn on_signals(stop: Stop) -> std::io::Result<()> {
         signal = name,
         "stopping: no new requests, work in flight is finished; once more to leave at once"
     );
+    failpoint::hit(Place::StopAsked);
     stop.intake.cancel();
     tokio::select! {
         _ = signals.next() => return Ok(()),

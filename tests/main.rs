@@ -5,6 +5,8 @@
 #![expect(clippy::format_collect, reason = "configurations and pages are small, and made once")]
 
 mod bench;
+#[cfg(feature = "chaos")]
+mod chaos;
 mod check;
 mod commands;
 mod configuration;

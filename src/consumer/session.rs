@@ -8,8 +8,10 @@ use tokio::time::{Instant, timeout};
 use super::Consumer;
 use super::batch::sort;
 use super::deposit::NotStored;
+use crate::failpoint::{self, Place};
 use crate::loader::Stop;
 use crate::loader::policy::{Health, queue_policy};
+use crate::mutant::{self, Mutant};
 use crate::source::queue::{BatchLimits, Delivery, QueueError, QueueSession, QueueSource};
 use crate::store::source::{self, Permission};
 use crate::store::{StoreError, message};
@@ -127,6 +129,7 @@ impl<Q: QueueSource> Session<'_, Q> {
     /// One connection, from its beginning to its end.
     async fn consume(&self) -> Result<End, QueueError> {
         let consumer = self.consumer.owner.as_str();
+        failpoint::hit(Place::BrokerUnconnected);
         let stored = self.partitions().await.map_err(|error| {
             let reason = chain(&error);
             QueueError::unavailable(format!("the database does not say where to go on: {reason}"))
@@ -142,6 +145,7 @@ impl<Q: QueueSource> Session<'_, Q> {
             }
             Some(Ok(connected)) => connected?,
         };
+        failpoint::hit(Place::BrokerConnected);
         tracing::info!(source_name = self.consumer.source_name, consumer, "the queue is consumed");
         self.note_health(Health::Ok, None, None).await;
         let outcome = self.take_turns(&session).await;
@@ -188,6 +192,7 @@ impl<Q: QueueSource> Session<'_, Q> {
             };
             // A session that failed is asked nothing more.
             let delivery = delivered?;
+            failpoint::hit(Place::Delivered);
             delivering = Box::pin(session.deliver(limits));
             let mut storing = pin!(self.store(session, delivery));
             loop {
@@ -212,7 +217,13 @@ impl<Q: QueueSource> Session<'_, Q> {
         let consumer = &self.consumer;
         let Delivery { messages, gaps, receipt } = delivery;
         let batches = sort(&consumer.source_name, &consumer.settings.mapping, messages, gaps);
+        if mutant::is_on(Mutant::AcknowledgeFirst) {
+            session.acknowledge(receipt).await?;
+            drop(consumer.deposit(batches, &self.stop.work).await);
+            return Ok(None);
+        }
         if !batches.is_empty() {
+            failpoint::hit(Place::MessagesUnsent);
             match consumer.deposit(batches, &self.stop.work).await {
                 Ok(()) => {}
                 Err(NotStored::Stopped) => return Ok(Some(End::Stopped)),
@@ -223,8 +234,12 @@ impl<Q: QueueSource> Session<'_, Q> {
                 }
             }
         }
+        failpoint::hit(Place::MessagesDone);
         match timeout(ACKNOWLEDGE_PATIENCE, session.acknowledge(receipt)).await {
-            Ok(acknowledged) => acknowledged.map(|()| None),
+            Ok(acknowledged) => {
+                failpoint::hit(Place::Acknowledged);
+                acknowledged.map(|()| None)
+            }
             Err(_) => Err(QueueError::unavailable(format!(
                 "the broker took no acknowledgement within {} s",
                 ACKNOWLEDGE_PATIENCE.as_secs()
@@ -233,6 +248,7 @@ impl<Q: QueueSource> Session<'_, Q> {
     }
 
     async fn permission(&self) -> Result<Option<Permission>, StoreError> {
+        failpoint::hit(Place::PermissionUnsent);
         let mut lent = self.consumer.connections.lend().await?;
         let outcome = source::permission(&mut *lent, &self.consumer.source_name).await;
         lent.give_back(&outcome);
@@ -262,6 +278,7 @@ impl<Q: QueueSource> Session<'_, Q> {
 
     /// Forgets message ids that are older than their retention. Answers when to look again.
     async fn forget(&self) -> Duration {
+        failpoint::hit(Place::ForgetUnsent);
         let consumer = &self.consumer;
         let forgotten = async {
             let mut lent = consumer.connections.lend().await?;

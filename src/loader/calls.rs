@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::cycle::{ClaimAnswer, Close, Deposit, Grant};
 use super::{LoadedSource, Loader};
+use crate::mutant::{self, Mutant};
 use crate::store::inbox::{self, DepositAnswer, DepositRows};
 use crate::store::request_log::{self, ClaimRequest, CycleEnd};
 use crate::store::{StoreError, lease};
@@ -20,7 +21,9 @@ impl Loader {
         CycleEnd {
             source_name: &source.source_name,
             owner: &self.owner,
-            request_known_for: known_at.map(|at| at.elapsed()),
+            request_known_for: known_at
+                .filter(|_| !mutant::is_on(Mutant::SpacingByGrant))
+                .map(|at| at.elapsed()),
         }
     }
 

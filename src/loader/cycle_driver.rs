@@ -14,7 +14,9 @@ use super::policy::{FailureClass, STORE_BACKOFF};
 use super::{LoadedSource, Loader, SLOW, Stop, pace};
 use crate::event::excerpt::excerpt;
 use crate::event::{BadEvent, Item};
+use crate::failpoint::{self, Place};
 use crate::mapping::check_order;
+use crate::mutant::{self, Mutant};
 use crate::source::queue::Gap;
 use crate::source::{Page, SourceError};
 use crate::store::inbox::{self, DepositRows};
@@ -136,12 +138,15 @@ impl Driver<'_> {
             on_failure: settings.on_failure,
         };
         self.claimed_at = Instant::now();
+        failpoint::hit(Place::ClaimUnsent);
         Some(match self.loader.claim(self.source, &request).await {
             Ok(answer) => {
                 self.granted = matches!(answer, ClaimAnswer::Granted(_));
+                failpoint::hit(if self.granted { Place::ClaimGranted } else { Place::ClaimDenied });
                 Event::ClaimAnswered(answer)
             }
             Err(error) => {
+                failpoint::hit(Place::ClaimLost);
                 self.note_trouble(&error);
                 if !error.is_outage() {
                     tracing::warn!(
@@ -160,12 +165,17 @@ impl Driver<'_> {
         if self.stop.intake.is_cancelled() {
             return Event::Stopping;
         }
+        failpoint::hit(Place::GrantFresh);
+        if mutant::is_on(Mutant::SpacingByGrant) {
+            return Event::GrantAged(Duration::ZERO);
+        }
         Event::GrantAged(self.claimed_at.elapsed())
     }
 
     /// Sends the request. The lease is renewed while it runs; losing it changes nothing here, because the deposit is
     /// fenced by the reservation.
     async fn fetch(&mut self, grant: &Grant) -> Option<Event> {
+        failpoint::hit(Place::FetchBegun);
         let sent_at = Instant::now();
         let settings = &self.source.settings;
         let source = &self.source.source;
@@ -220,6 +230,7 @@ impl Driver<'_> {
             }
         }
         (self.body, self.state, self.gaps) = (page.body, page.state, page.gaps);
+        failpoint::hit(Place::PageAccepted);
         Ok(Answer::Page { max_id, pause: page.pause })
     }
 
@@ -240,6 +251,7 @@ impl Driver<'_> {
             error = %error,
             "request failed"
         );
+        failpoint::hit(Place::FetchFailed);
         self.failure = Some(error);
         answer
     }
@@ -253,10 +265,12 @@ impl Driver<'_> {
                 state: self.state.as_deref(),
                 gaps: &self.gaps,
             };
+            failpoint::hit(Place::DepositUnsent);
             let outcome =
                 self.loader.deposit(self.source, self.known_at, grant, deposit, rows).await;
             match outcome {
                 Ok(answer) => {
+                    failpoint::hit(Place::DepositDone);
                     self.deposited(grant, deposit, answer);
                     return Some(Event::DepositAnswered(answer.stored));
                 }
@@ -353,6 +367,7 @@ impl Driver<'_> {
             );
             // A hint only: the retry worker also looks by itself.
             drop(self.loader.deposited.try_send(source_name.to_owned()));
+            failpoint::hit(Place::DepositHinted);
         }
     }
 
@@ -362,10 +377,14 @@ impl Driver<'_> {
             let reason =
                 self.failure.as_ref().map_or("the grant was not used", |e| e.reason.as_str());
             let page = self.failure.as_ref().and_then(|e| e.page.as_deref());
+            failpoint::hit(Place::CloseUnsent);
             let outcome =
                 self.loader.close(self.source, self.known_at, grant, close, reason, page).await;
             match outcome {
-                Ok(()) => return Some(Event::CloseAnswered),
+                Ok(()) => {
+                    failpoint::hit(Place::CloseDone);
+                    return Some(Event::CloseAnswered);
+                }
                 Err(error) => self.wait_for_database(&error, &mut failures).await?,
             }
         }
@@ -374,6 +393,7 @@ impl Driver<'_> {
     /// Waits before a deposit or a close is tried again. `None`: the process ends before the database came back; the
     /// reservation will show as orphaned.
     async fn wait_for_database(&mut self, error: &StoreError, failures: &mut u32) -> Option<()> {
+        failpoint::hit(Place::ResultKept);
         self.note_trouble(error);
         if *failures == 0 {
             tracing::warn!(
@@ -437,9 +457,10 @@ async fn heartbeat(loader: &Loader, source: &LoadedSource, epoch: i64) -> std::c
     let ttl = source.settings.lease_ttl;
     loop {
         tokio::time::sleep(ttl / 3).await;
+        failpoint::hit(Place::RenewalUnsent);
         let renewal = loader.renew(&source.source_name, epoch, ttl);
         match tokio::time::timeout(ttl, renewal).await {
-            Ok(Ok(true)) => {}
+            Ok(Ok(true)) => failpoint::hit(Place::RenewalDone),
             Ok(Ok(false)) => {
                 tracing::warn!(
                     source_name = source.source_name,

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::pool::with_session_settings;
+use crate::failpoint::{self, Place};
 use crate::store::{StoreError, failed_to};
 
 /// Longest wait for a connection to come back, and then to be opened.
@@ -63,13 +64,17 @@ impl Connections {
             Err(_) => return Err(failed(sqlx::Error::PoolTimedOut)),
         };
         let known = lock(&self.idle).pop();
-        let idle = match known {
-            Some(idle) => idle,
-            None => match timeout(PATIENCE, self.options.connect()).await {
-                Ok(Ok(connection)) => Idle { connection, opened_at: Instant::now() },
+        let idle = if let Some(idle) = known {
+            idle
+        } else {
+            failpoint::hit(Place::ConnectionUnopened);
+            let connection = match timeout(PATIENCE, self.options.connect()).await {
+                Ok(Ok(connection)) => connection,
                 Ok(Err(cause)) => return Err(failed(cause)),
                 Err(_) => return Err(failed(sqlx::Error::PoolTimedOut)),
-            },
+            };
+            failpoint::hit(Place::ConnectionOpened);
+            Idle { connection, opened_at: Instant::now() }
         };
         Ok(Lent { idle: Some(idle), home: Arc::clone(&self.idle), _place: place })
     }

@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::pool;
+use crate::failpoint::{self, Place};
 use crate::store;
 
 /// Why the schema is not what this binary needs.
@@ -165,11 +166,14 @@ const LOCK: &str = "select pg_advisory_lock(17740, 1)";
 ///
 /// See [`SchemaError`]; a failed migration is rolled back as a whole.
 pub async fn run(options: &PgConnectOptions) -> Result<Migrated, SchemaError> {
+    failpoint::hit(Place::MigrationBegun);
     let migrator = sqlx::migrate!();
     let version = migrator.iter().map(|m| m.version).max().unwrap_or_default();
     // A connection of its own without limits: a migration, and waiting for another instance's, may take long.
     let options = pool::with_session_settings(options.clone())
-        .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+        .options([("statement_timeout", "0"), ("lock_timeout", "0")])
+        // That a statement takes long is nothing to be warned of here.
+        .disable_statement_logging();
     let mut connection = options.connect().await.map_err(SchemaError::Unreadable)?;
     let mut missing_count = count_missing(&migrator, &mut connection).await?;
     if missing_count > 0 {
@@ -177,8 +181,10 @@ pub async fn run(options: &PgConnectOptions) -> Result<Migrated, SchemaError> {
         missing_count = count_missing(&migrator, &mut connection).await?;
     }
     if missing_count > 0 {
+        failpoint::hit(Place::MigrationUnsent);
         apply(migrator, &mut connection).await?;
     }
+    failpoint::hit(Place::MigrationDone);
     connection.close().await.map_err(SchemaError::Unreadable)?;
     Ok(Migrated { applied_count: missing_count, version })
 }

@@ -41,6 +41,7 @@ pub use options::HttpOptions;
 use status::status_error;
 use token::{Token, Tokens};
 
+use crate::failpoint::{self, Place};
 use crate::mapping::Mapping;
 use crate::source::{EventSource, FailureClass, Page, SourceError};
 
@@ -185,6 +186,7 @@ impl HttpSource {
             .get(CONTENT_ENCODING)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase());
         let sent = self.read_body(response, deadline).await?;
+        failpoint::hit(Place::BodyArrived);
         let is_quick = encoding.is_none() && sent.len() <= QUICK_BODY;
         let (mapping, max_bytes) = (Arc::clone(&self.mapping), self.max_page_bytes);
         let decode = move || decode(&mapping, encoding.as_deref(), sent, max_bytes);
@@ -197,6 +199,7 @@ impl HttpSource {
                 Err(_) => return Err(SourceError::unknown("stopped while the body was unpacked")),
             }
         };
+        failpoint::hit(Place::PageDecoded);
         Ok(Page { items, body, answered_at: Some(answered_at), ..Page::default() })
     }
 
@@ -244,6 +247,7 @@ impl EventSource for HttpSource {
         if let Some(token) = &token {
             request = request.bearer_auth(token.secret());
         }
+        failpoint::hit(Place::RequestUnsent);
         // The request is looked at before the clock, so that an end of the connecting is not taken for that of the
         // whole when both have come.
         let response = timeout_at(deadline, request.send())
@@ -251,6 +255,7 @@ impl EventSource for HttpSource {
             .map_err(|_| self.too_late("no answer"))?
             .map_err(|error| send_error(&self.url, error))?;
         let answered_at = Instant::now();
+        failpoint::hit(Place::HeadArrived);
         let now = date::now_at_source(response.headers());
         let pause = rate_limit::read(response.headers(), now).pause();
         match response.status() {
@@ -269,6 +274,7 @@ impl EventSource for HttpSource {
                 Err(invalid(&format!("the source answered {status}; expected 200 or 204"), body))
             }
             status => {
+                failpoint::hit(Place::StatusRefused);
                 if let (StatusCode::UNAUTHORIZED, Some(token)) = (status, &token)
                     && let Some(error) = self.refused_token(token).await
                 {

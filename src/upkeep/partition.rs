@@ -5,6 +5,7 @@ use sqlx::PgPool;
 
 use super::UpkeepError;
 use super::month::{Month, MonthError};
+use crate::failpoint::{self, Place};
 use crate::store::request_log_archive;
 
 /// The partition of one month.
@@ -43,9 +44,11 @@ pub async fn months(
 ///
 /// [`UpkeepError::Partition`].
 pub async fn create(pool: &PgPool, month: Month) -> Result<Partition, UpkeepError> {
+    failpoint::hit(Place::PartitionUnsent);
     let partition = request_log_archive::create_partition(pool, month.first_day())
         .await
         .map_err(|cause| UpkeepError::Partition { month, cause })?;
+    failpoint::hit(Place::PartitionDone);
     Ok(Partition {
         month: month.to_string(),
         partition: partition.partition_name,

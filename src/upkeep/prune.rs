@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::UpkeepError;
 use super::month::Month;
 use super::partition::{self, check_archive};
+use crate::failpoint::{self, Place};
 use crate::store::request_log::prune::{self, Aged, Fate, Finished, Tally};
 
 /// Rows that one transaction removes: some tens of milliseconds.
@@ -126,8 +127,10 @@ impl Pruning {
             // The next batch begins where the last one ended, not at the dead rows that it left.
             let mut from = None;
             while !stop.is_cancelled() {
+                failpoint::hit(Place::PruneUnsent);
                 let removed =
                     prune::remove(pool, &self.aged(place, from), BATCH_SIZE, fate).await?;
+                failpoint::hit(Place::PruneDone);
                 self.add(place, &removed);
                 from = removed.newest;
                 if removed.count < i64::from(BATCH_SIZE) {

@@ -134,7 +134,7 @@ fn is_statement(text: &str) -> bool {
 
 /// What a source or a publisher may know of the rest.
 const WORDS_OF_EVENTS: &[&str] =
-    &["clock", "dead_letter", "event", "mapping", "publisher", "source", "telemetry"];
+    &["clock", "dead_letter", "event", "failpoint", "mapping", "publisher", "source", "telemetry"];
 
 fn sources(files: &[File]) -> Vec<Breach> {
     let mut breaches = Vec::new();
