@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 
-.PHONY: help setup setup-tests build run test bench lint docs fmt
+.PHONY: help setup setup-tests build run test fuzz bench lint docs fmt
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ run: setup ## Run examples/quickstart.toml on the embedded PostgreSQL; Ctrl-C st
 
 test: setup-tests ## Run all tests, on a private PostgreSQL that they start and stop themselves
 	$(CARGO) test --locked
+
+fuzz: setup ## Fuzz TARGET=page (configuration, headers, pointer, stream) for SECONDS=60
+	./scripts/fuzz.sh $(or $(TARGET),page) $(or $(SECONDS),60)
 
 bench: setup-tests ## Measure: from each broker into events, beside the broker's plain client
 	EVENTLOADER_BENCH=1 $(CARGO) test --release --locked --test eventloader_tests bench -- --ignored --nocapture --test-threads=1
