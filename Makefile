@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 
-.PHONY: help setup setup-tests build run test chaos bench lint docs fmt
+.PHONY: help setup setup-tests build run test chaos fuzz bench lint docs fmt
 
 # The program with the places where the fault campaign ends or freezes it; no release has them.
 CHAOS := --locked --features chaos
@@ -33,6 +33,9 @@ chaos: setup-tests ## The fault campaign's long form: SEED=1 FAULTS=3000 SECONDS
 # ROWS=move,latency picks rows; EVENTLOADER_BENCH_MINUTES is how long a snapshot is held, 3 or 30.
 bench: setup-tests ## Measure, beside plain SQL and plain clients: a table here, and target/bench.json; ROWS=… picks
 	EVENTLOADER_BENCH=1 ROWS=$(ROWS) $(CARGO) test --release --locked --test eventloader_tests bench:: -- --ignored --nocapture --test-threads=1
+
+fuzz: setup ## Fuzz TARGET=page (configuration, headers, pointer, stream) for SECONDS=60
+	./scripts/fuzz.sh $(or $(TARGET),page) $(or $(SECONDS),60)
 
 lint: setup ## Check format, lints and docs
 	$(CARGO) fmt --check

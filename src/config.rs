@@ -123,6 +123,14 @@ impl Config {
         Ok((config, records))
     }
 
+    /// Checks a text as that of a file: what `fuzz/` calls.
+    #[cfg(fuzzing)]
+    pub fn of_text(text: &str) -> Result<Self, ConfigError> {
+        let environment = Environment::default();
+        Self::parse(Path::new("file.toml"), text, None, &environment, Purpose::Load)
+            .map(|(config, _)| config)
+    }
+
     /// Checks the text of a file. `path` is what messages call it and where relative paths begin.
     fn parse(
         path: &Path,

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+#[cfg(fuzzing)]
+use reqwest::header::HeaderName;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
 };
@@ -69,6 +71,24 @@ pub struct HttpSource {
     tip_lag: Option<Duration>,
     timeout: Duration,
     max_page_bytes: usize,
+}
+
+/// Reads everything that says how long to wait, of a `Retry-After` or reset, a `RateLimit` and a `Date`. What `fuzz/`
+/// calls.
+#[cfg(fuzzing)]
+pub fn read_waits([wait, limit, date]: [&[u8]; 3]) {
+    let names = ["retry-after", "x-ratelimit-reset", "x-ratelimit-remaining", "ratelimit", "date"];
+    let texts = [wait, wait, limit, limit, date];
+    let headers: HeaderMap = names
+        .into_iter()
+        .zip(texts)
+        .filter_map(|(name, text)| {
+            Some((HeaderName::from_static(name), HeaderValue::from_bytes(text).ok()?))
+        })
+        .collect();
+    drop(status_error(StatusCode::TOO_MANY_REQUESTS, &headers));
+    let pause = rate_limit::read(&headers, date::now_at_source(&headers)).pause();
+    assert!(pause.is_none_or(|pause| !pause.is_zero()));
 }
 
 /// Why an HTTP source cannot be made.

@@ -77,6 +77,19 @@ struct StreamOptions {
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
+/// The messages of a chunk, as the source reads them; none of a chunk that breaks the format. What `fuzz/` calls.
+#[cfg(fuzzing)]
+pub fn messages_of_chunk(bytes: bytes::Bytes) -> Vec<Message> {
+    let entries = chunk::Chunk::read(bytes).map(|chunk| chunk.entries).unwrap_or_default();
+    entries.into_iter().map(|entry| message::of_entry(entry, &Arc::from("stream"))).collect()
+}
+
+/// One message in the encoding of AMQP 1.0. What `fuzz/` calls.
+#[cfg(fuzzing)]
+pub fn read_message(bytes: bytes::Bytes) -> Message {
+    message::of_entry(chunk::Entry::Message(bytes), &Arc::from("stream"))
+}
+
 /// A stream as a source.
 pub struct RabbitMqStream {
     options: Arc<StreamOptions>,
