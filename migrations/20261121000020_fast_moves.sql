@@ -15,6 +15,12 @@ create function eventloader.move_new_rows(
 language plpgsql
 -- Long enough for whoever adds a page to the table, too short for an operator's open transaction.
 set lock_timeout = '50ms'
+-- Whatever is known of the tables: along the key, from its lower end, until the batch is full. What is off counts as
+-- very dear, and for dear plans code is compiled, which takes longer than the move.
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
 as $$
 begin
     perform eventloader.announce_append();
