@@ -84,13 +84,17 @@ fn mask_value(value: &Spanned<DeValue<'_>>, text: &str, masks: &mut Vec<Range<us
 
 /// All of a value, as it stands in the file, but its quotes and the names of the variables it is filled from.
 pub(super) fn masks_of_value(raw: &str) -> Vec<Range<usize>> {
-    let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| raw.starts_with(quote));
-    let quote = quote.filter(|quote| raw.len() >= 2 * quote.len()).map_or(0, str::len);
-    let (mut at, end) = (quote, raw.len() - quote);
+    let quote =
+        ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| raw.starts_with(quote)).unwrap_or("");
+    let start = quote.len();
+    let inside = &raw[start..];
+    // A string that was not ended has no quotes there.
+    let inside = inside.strip_suffix(quote).unwrap_or(inside);
+    let (mut at, end) = (start, start + inside.len());
     let mut masks = Vec::new();
-    for reference in interpolate::plain_references(&raw[quote..end]) {
-        masks.push(at..quote + reference.start);
-        at = quote + reference.end;
+    for reference in interpolate::plain_references(inside) {
+        masks.push(at..start + reference.start);
+        at = start + reference.end;
     }
     masks.push(at..end);
     masks.retain(|mask| !mask.is_empty());
@@ -151,6 +155,24 @@ mod tests {
             (&["database", "ulr"], false),
         ] {
             assert_eq!(is_harmless(path), want, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn all_of_a_value_is_hidden_but_its_quotes() {
+        for (raw, want) in [
+            ("\"abc\"", vec![1..4]),
+            ("'''abc'''", vec![3..6]),
+            ("\"a${B}c\"", vec![1..2, 6..7]),
+            ("42", vec![0..2]),
+            ("\"\"", vec![]),
+            // Without an end, as fuzzing found them.
+            ("\"abc", vec![1..4]),
+            ("\"ab\u{e9}", vec![1..5]),
+            ("\"\"\"ab\"", vec![3..6]),
+            ("\"", vec![]),
+        ] {
+            assert_eq!(masks_of_value(raw), want, "{raw}");
         }
     }
 

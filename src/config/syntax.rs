@@ -4,11 +4,14 @@ use toml::de::Error;
 
 use super::document::Document;
 use super::error::Finding;
+use crate::event::excerpt::excerpt;
 
 /// What the parser calls a key or table that stands twice.
 const DUPLICATE: &str = "duplicate key";
 /// A file with more is no TOML at all; the rest would only scroll the first away.
 const MAX_ERRORS: usize = 100;
+/// Longest part of a file, or of what the parser says of it, in a message.
+const SHOWN_LENGTH_MAX: usize = 200;
 
 /// Whether the tree can be used in spite of the errors: only keys that stand twice, of which the
 /// first is in the tree.
@@ -51,10 +54,10 @@ fn is_header(line: &str) -> bool {
 
 fn problem(document: &Document<'_>, error: &Error) -> String {
     if !error.message().starts_with(DUPLICATE) {
-        return format!("bad TOML syntax: {}", error.message());
+        return format!("bad TOML syntax: {}", excerpt(error.message(), SHOWN_LENGTH_MAX));
     }
     let key = error.span().and_then(|span| document.text.get(span)).unwrap_or_default();
-    format!("duplicate key `{key}`")
+    format!("duplicate key `{}`", excerpt(key, SHOWN_LENGTH_MAX))
 }
 
 /// What the parser says, in part, and what to do. The first that fits counts.

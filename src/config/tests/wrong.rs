@@ -316,6 +316,15 @@ fn every_mistake_is_named_with_place_key_and_remedy() {
     }
 }
 
+/// Found by fuzzing.
+#[test]
+fn keys_reach_no_terminal_with_control_characters() {
+    let found = findings("[loader]\n\"a\u{9b}\" = 1\n\"a\u{9b}\" = 1", &[]);
+    let shown = found.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n");
+    assert!(shown.contains("duplicate key `\"a\\u009b\"`"), "{shown}");
+    assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+}
+
 #[test]
 fn every_mistake_in_an_http_source_is_named() {
     for (marked, key, problem, hint) in HTTP {
