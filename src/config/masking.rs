@@ -160,19 +160,21 @@ mod tests {
 
     #[test]
     fn all_of_a_value_is_hidden_but_its_quotes() {
+        // What is hidden, as text: a range that cuts a character in two would panic here.
         for (raw, want) in [
-            ("\"abc\"", vec![1..4]),
-            ("'''abc'''", vec![3..6]),
-            ("\"a${B}c\"", vec![1..2, 6..7]),
-            ("42", vec![0..2]),
-            ("\"\"", vec![]),
+            ("\"abc\"", &["abc"][..]),
+            ("'''abc'''", &["abc"]),
+            ("\"a${B}c\"", &["a", "c"]),
+            ("42", &["42"]),
+            ("\"\"", &[]),
             // Without an end, as fuzzing found them.
-            ("\"abc", vec![1..4]),
-            ("\"ab\u{e9}", vec![1..5]),
-            ("\"\"\"ab\"", vec![3..6]),
-            ("\"", vec![]),
+            ("\"abc", &["abc"]),
+            ("\"ab\u{e9}", &["ab\u{e9}"]),
+            ("\"\"\"ab\"", &["ab\""]),
+            ("\"", &[]),
         ] {
-            assert_eq!(masks_of_value(raw), want, "{raw}");
+            let hidden: Vec<_> = masks_of_value(raw).into_iter().map(|range| &raw[range]).collect();
+            assert_eq!(hidden, want, "{raw}");
         }
     }
 
