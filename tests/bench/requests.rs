@@ -38,8 +38,7 @@ pub(super) async fn round_trips() {
         what: "database round trips per request".to_owned(),
         ours: vec![ratio(last_trips - first_trips, last_asked - first_asked)],
         floor: vec![],
-        // Requests that have begun at one end and not at the other.
-        goal: Some(Goal::at_most(2.05)),
+        goal: Some(Goal::at_most(2.0)),
         note: format!("{} requests of 20 sources, real binary", last_asked - first_asked),
     }
     .publish();
