@@ -81,13 +81,15 @@ impl Redis {
             .unwrap();
         let input = Mutex::new(shell.stdin.take());
         let redis = Self { port, tls_port, authority, input, shell, log: dir.join("log") };
-        redis.wait_until_it_serves().await;
+        redis.wait_until_it_serves(None).await;
         redis
     }
 
     pub(crate) async fn restart(&self) {
+        let before = self.run_id().await;
         self.tell(b"kill\nstart\n");
-        self.wait_until_it_serves().await;
+        // The one that is to be killed may answer until it is.
+        self.wait_until_it_serves(before.as_deref()).await;
     }
 
     /// From now on it answers nothing, and keeps its connections.
@@ -97,18 +99,29 @@ impl Redis {
 
     pub(crate) async fn thaw(&self) {
         self.tell(b"thaw\n");
-        self.wait_until_it_serves().await;
+        self.wait_until_it_serves(None).await;
     }
 
     fn tell(&self, what: &[u8]) {
         self.input.lock().unwrap().as_mut().unwrap().write_all(what).unwrap();
     }
 
-    async fn wait_until_it_serves(&self) {
+    /// What the server calls this run of itself, if it serves.
+    async fn run_id(&self) -> Option<String> {
+        let mut connection = self.try_connect().await.ok()?;
+        // One that still loads its data answers everything else.
+        redis::cmd("PING").query_async::<()>(&mut connection).await.ok()?;
+        let ask = redis::cmd("INFO").arg("server").to_owned();
+        let told: String = ask.query_async(&mut connection).await.ok()?;
+        told.lines().find_map(|line| line.strip_prefix("run_id:").map(str::to_owned))
+    }
+
+    /// Waits for a server that is not this earlier run.
+    async fn wait_until_it_serves(&self, earlier: Option<&str>) {
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
-            if let Ok(mut connection) = self.try_connect().await
-                && redis::cmd("PING").query_async::<()>(&mut connection).await.is_ok()
+            if let Some(run_id) = self.run_id().await
+                && earlier != Some(run_id.as_str())
             {
                 return;
             }
