@@ -84,6 +84,12 @@ impl SourceSettings {
             on_failure: self.on_failure,
         }
     }
+
+    /// How much longer than its lease a holder that is only slow may take to deposit. Late deposits are stored all the
+    /// same; the grace keeps windows from being shown, or asked again, for a short stall.
+    pub(crate) fn orphan_grace(&self) -> Duration {
+        ORPHAN_GRACE_MAX.min(self.lease_ttl / 2)
+    }
 }
 
 /// Counts since the start, for the summary line and the metrics.
@@ -147,6 +153,9 @@ pub struct Loader {
     /// Counts since the start.
     pub counters: Arc<Counters>,
 }
+
+/// A source is promised to be taken over within `lease_ttl` + 1 s: half of that second is left to those who look.
+const ORPHAN_GRACE_MAX: Duration = Duration::from_millis(500);
 
 /// A request that takes longer than this goes on in overtime.
 const SLOW: Duration = Duration::from_secs(2);

@@ -26,6 +26,7 @@ use crate::support::database::Database;
 const SOURCE: &str = "twin";
 const HOUR: Duration = Duration::from_hours(1);
 const TTL: Time = 3;
+const GRACE: Time = 2;
 const RUNS: u64 = 16;
 const STEPS: usize = 300;
 
@@ -118,6 +119,7 @@ impl Twin {
             token,
             limit: 2,
             lease_ttl: hours(TTL),
+            orphan_grace: hours(GRACE),
             min_interval: hours(self.min_interval),
             on_failure: self.on_failure,
         };
@@ -135,7 +137,7 @@ impl Twin {
             token,
             lease_ttl: TTL,
             min_interval: self.min_interval,
-            orphan_grace: TTL,
+            orphan_grace: GRACE,
             orphan_retry_in: (self.on_failure == OnFailure::Retry).then_some(1),
             max_attempts: WINDOW_ATTEMPTS_MAX,
         });

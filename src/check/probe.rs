@@ -190,6 +190,7 @@ async fn take_turn(
             token: Token::now_v7(),
             limit: 1,
             lease_ttl: source.settings.lease_ttl,
+            orphan_grace: source.settings.orphan_grace(),
             min_interval: source.settings.min_interval,
             on_failure: source.settings.on_failure,
         };

@@ -134,6 +134,7 @@ impl Driver<'_> {
             token,
             limit: settings.batch_size,
             lease_ttl: settings.lease_ttl,
+            orphan_grace: settings.orphan_grace(),
             min_interval: settings.min_interval,
             on_failure: settings.on_failure,
         };

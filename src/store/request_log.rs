@@ -34,6 +34,8 @@ pub struct ClaimRequest<'a> {
     pub limit: u32,
     /// How long the lease lasts without renewal.
     pub lease_ttl: Duration,
+    /// How much longer than its lease a holder that is only slow may take, before its window shows as orphaned.
+    pub orphan_grace: Duration,
     /// Least time between two requests.
     pub min_interval: Duration,
     /// Whether an orphaned window is asked again by itself.
@@ -75,8 +77,7 @@ async fn claim_by(
         .bind(request.limit.min(10_000).cast_signed())
         .bind(interval(request.lease_ttl))
         .bind(interval(request.min_interval))
-        // The grace lets a holder that is only slow deposit what it fetched before its window shows as orphaned.
-        .bind(interval(request.lease_ttl))
+        .bind(interval(request.orphan_grace))
         .bind(orphan_retry_in)
         .bind(WINDOW_ATTEMPTS_MAX.cast_signed())
         .fetch_one(executor)

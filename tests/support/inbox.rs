@@ -61,6 +61,7 @@ impl Database {
             token: Token::now_v7(),
             limit: 10_000,
             lease_ttl: Duration::from_secs(10),
+            orphan_grace: Duration::ZERO,
             min_interval: Duration::ZERO,
             on_failure: OnFailure::Hold,
         };
