@@ -158,22 +158,20 @@ async fn run_on(
     hangup: Signal,
     reread: Reread<'_>,
 ) -> Result<(), AppError> {
-    let migrated = database.migrate().await.map_err(DatabaseError::from)?;
-    tracing::info!(
-        version = migrated.version,
-        applied_count = migrated.applied_count,
-        "schema is up to date"
-    );
-    let (loaded, consumed) = set_up_all(&config.sources, &mut Clients::default())?;
-    register(&database.pool, &config.sources).await?;
+    let shares = Shares::of(config.database.max_connections);
+    let moving = database.share(shares.retry_worker);
+    // Whoever waits for the migration of another instance, or for a database that went away again, can be stopped.
+    let Some(begun) = stop.intake.run_until_cancelled(begin(database, config, &moving)).await
+    else {
+        tracing::info!("stopped before it was running");
+        return Ok(());
+    };
+    let Begun { loaded, consumed, worker } = begun?;
     let (loader_changes, changes) = mpsc::channel(1);
     let (consumer_changes, consumers_hear) = mpsc::channel(1);
     let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
     let counters = Arc::new(Counters::default());
-    let shares = Shares::of(config.database.max_connections);
-    let moving = database.share(shares.retry_worker);
     let upkeep = upkeep(&moving, &config.request_log);
-    let worker = retry_worker(&moving, config).await?;
     let moved = Arc::clone(&worker.moved);
     let owner = loader::new_owner();
     tracing::info!(owner, source_count = config.sources.len(), ?roles, "eventloader is running");
@@ -199,11 +197,13 @@ async fn run_on(
     failpoint::hit(Place::Running);
     let worker_stop = tokio_util::sync::CancellationToken::new();
     let has = |role: Role| roles.is_empty() || roles.contains(&role);
-    let worker_task = has(Role::RetryWorker).then(|| spawn(worker.run(hints, worker_stop.clone())));
-    let loader_task = has(Role::Loader).then(|| spawn(loader.run(stop.clone())));
-    let consumers_task = has(Role::Loader).then(|| spawn(consumers.run(stop.clone())));
-    let upkeep_task =
-        upkeep.filter(|_| has(Role::Upkeep)).map(|upkeep| spawn(upkeep.run(stop.clone())));
+    let worker_task =
+        has(Role::RetryWorker).then(|| spawn_part(worker.run(hints, worker_stop.clone()), stop));
+    let loader_task = has(Role::Loader).then(|| spawn_part(loader.run(stop.clone()), stop));
+    let consumers_task = has(Role::Loader).then(|| spawn_part(consumers.run(stop.clone()), stop));
+    let upkeep_task = upkeep
+        .filter(|_| has(Role::Upkeep))
+        .map(|upkeep| spawn_part(upkeep.run(stop.clone()), stop));
     let _summary = spawn(summarise(counters, moved));
 
     let heard_by = reload::HeardBy { loader: loader_changes, consumers: consumer_changes };
@@ -226,16 +226,54 @@ async fn run_on(
     Ok(())
 }
 
+/// What is there before anything runs.
+struct Begun {
+    loaded: Vec<LoadedSource>,
+    consumed: Vec<ConsumedSource>,
+    worker: RetryWorker,
+}
+
+/// Schema, sources, retry worker.
+///
+/// # Cancel safety
+///
+/// A migration is a transaction, and so is the registration: what was not committed did not happen.
+async fn begin(database: &Database, config: &Config, moving: &PgPool) -> Result<Begun, AppError> {
+    let migrated = database.migrate().await.map_err(DatabaseError::from)?;
+    tracing::info!(
+        version = migrated.version,
+        applied_count = migrated.applied_count,
+        "schema is up to date"
+    );
+    let (loaded, consumed) = set_up_all(&config.sources, &mut Clients::default())?;
+    register(&database.pool, &config.sources).await?;
+    let worker = retry_worker(moving, config).await?;
+    Ok(Begun { loaded, consumed, worker })
+}
+
 fn spawn<T: Send + 'static>(
     part: impl Future<Output = T> + Send + 'static,
 ) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(part))
 }
 
+/// Starts a part. When it ends, be it by a panic, the others are asked to end, too. Answers whether it was asked to.
+fn spawn_part(
+    part: impl Future<Output = ()> + Send + 'static,
+    stop: &Stop,
+) -> AbortOnDropHandle<bool> {
+    let stop = stop.intake.clone();
+    spawn(async move {
+        let _ends_all = stop.clone().drop_guard();
+        part.await;
+        stop.is_cancelled()
+    })
+}
+
 /// Waits for a part to end; one that ends before it was asked to is an error. Without the part: waits for the stop.
 async fn join(
     name: &'static str,
-    part: Option<AbortOnDropHandle<()>>,
+    part: Option<AbortOnDropHandle<bool>>,
     stop: &tokio_util::sync::CancellationToken,
 ) -> Result<(), AppError> {
     let Some(part) = part else {
@@ -243,8 +281,8 @@ async fn join(
         return Ok(());
     };
     match part.await {
-        Ok(()) if stop.is_cancelled() => Ok(()),
-        Ok(()) => Err(AppError::PartEnded(name)),
+        Ok(true) => Ok(()),
+        Ok(false) => Err(AppError::PartEnded(name)),
         Err(error) => {
             tracing::error!(part = name, error = chain(&error), "part panicked");
             Err(AppError::PartEnded(name))

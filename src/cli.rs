@@ -288,7 +288,10 @@ fn start(cli: Cli) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("failed to start the runtime: {error}")))?;
-    runtime.block_on(dispatch(cli.command, &context))
+    let outcome = runtime.block_on(dispatch(cli.command, &context));
+    // Whatever still blocks a thread (a name that is looked up, a client that says goodbye) has had its time.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Takes the fault campaign's orders.

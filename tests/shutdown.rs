@@ -123,3 +123,26 @@ async fn a_request_that_outlasts_the_drain_is_written_down_as_unknown() {
     assert!(error.contains("stopped while the request was running"), "{error}");
     bundle.assert_lease_is_free().await;
 }
+
+#[tokio::test]
+async fn a_start_that_waits_for_the_migration_of_another_can_be_stopped() {
+    let database = Database::empty().await;
+    let mut migrating = database.pool.acquire().await.unwrap();
+    // As an instance holds it that migrates.
+    let lock = "select pg_advisory_lock(17740, 1)";
+    sqlx::query(lock).execute(&mut *migrating).await.unwrap();
+    let program =
+        Program::new(&database, "[sources.api]\ntype = \"http\"\nurl = \"http://127.0.0.1:9\"\n");
+    let mut child = program.start(&["run"], "log");
+    wait_for("a start that waits", async || {
+        let waiting = "select exists (select from pg_stat_activity
+            where datname = current_database() and wait_event = 'advisory')";
+        database.value::<bool>(waiting).await.then_some(())
+    })
+    .await;
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().await.unwrap().code(), Some(0), "{}", program.read("log"));
+    assert!(program.read("log").contains("stopped before it was running"));
+    migrating.close().await.unwrap();
+    assert_eq!(program.run(&["migrate"]).await.code, Some(0));
+}
