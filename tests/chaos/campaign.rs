@@ -1,6 +1,6 @@
 //! One campaign: instances under faults; then everything is healed, and what came of it is collected.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -317,29 +317,36 @@ async fn orphan_one(world: &World, instances: &mut [Instance]) {
     }
     instances[0].start(None);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while count_held(world).await == 0 && Instant::now() < deadline {
+    while held(world).await.is_empty() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-async fn count_held(world: &World) -> i64 {
-    sqlx::query_scalar(
-        "select count(*) from eventloader.event_request_log where status in ('failed', 'orphaned')",
+/// The requests whose windows are held, by the request log.
+async fn held(world: &World) -> BTreeSet<i64> {
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "select id from eventloader.event_request_log where status in ('failed', 'orphaned')",
     )
-    .fetch_one(&world.admin)
+    .fetch_all(&world.admin)
     .await
-    .unwrap()
+    .unwrap();
+    ids.into_iter().collect()
 }
 
-/// What is held by the request log, and by `status`.
+/// How many are held by the request log all the time that `status` takes, and how many of them it shows. Others come and
+/// go meanwhile.
 async fn compare_held(world: &World) -> (i64, i64) {
-    let before = count_held(world).await;
+    let before = held(world).await;
     let status = world.operate(&["status", "--json"]).await.json();
-    let after = count_held(world).await;
+    let after = held(world).await;
     let sources = status["sources"].as_array().unwrap().iter();
-    let shown = sources
-        .filter(|source| matches!(source["held_status"].as_str(), Some("failed" | "orphaned")));
-    (before.min(after), i64::try_from(shown.count()).unwrap())
+    let shown: BTreeSet<i64> = sources
+        .filter(|source| matches!(source["held_status"].as_str(), Some("failed" | "orphaned")))
+        .filter_map(|source| source["held_request_id"].as_i64())
+        .collect();
+    let held: BTreeSet<i64> = before.intersection(&after).copied().collect();
+    let count = |ids: usize| i64::try_from(ids).unwrap();
+    (count(held.len()), count(held.intersection(&shown).count()))
 }
 
 /// Whether every cursor is at its tip, and nothing is on its way.
