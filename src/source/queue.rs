@@ -44,7 +44,7 @@ pub trait QueueSource: Send + Sync + 'static {
 
     /// Joins as [`Self::connect`] does. `stored` has the greatest version that is stored of each of the source's partitions,
     /// by its stream: for a broker that forgets how far a group has read. It may be behind what other instances store
-    /// meanwhile, never ahead.
+    /// meanwhile; a batch that is being stored message by message may have some below it that are not kept yet.
     ///
     /// # Errors
     ///

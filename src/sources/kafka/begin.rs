@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use super::ReadFrom;
 use crate::source::queue::Gap;
 
 /// What the broker says of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The offset that the group has committed, or the one behind what is stored: that of the next message it wants.
+    /// The offset that the group has committed: that of the next message it wants.
     pub(super) committed: Option<i64>,
+    /// The offset behind what is stored, for a group that the brokers have forgotten.
+    pub(super) behind_stored: Option<i64>,
     /// The first offset that is still there; `None`: the broker did not say.
     pub(super) low: Option<i64>,
     /// The offset after the last one; `None`: the broker did not say.
@@ -18,9 +21,9 @@ pub(super) struct Found {
 /// Where a partition begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// With the first message that is there: the group has committed nothing, and nothing is stored.
+    /// With the first message that is there: the group has committed nothing.
     First,
-    /// Where the group stands.
+    /// Where the group stands, or behind what is stored.
     Committed(i64),
     /// With the first message that is there: what the group wants is gone.
     Lost { wanted: i64, low: i64 },
@@ -30,18 +33,19 @@ pub(super) enum Begin {
 }
 
 impl Found {
-    /// Brokers forget the offsets of a group that was away for long; what is stored is not forgotten.
-    pub(super) fn or_behind(self, stored: Option<i64>) -> Self {
-        Self { committed: self.committed.or(stored), ..self }
-    }
-
     /// A compacted topic, or one with transactions, has holes that are no losses. So only what lies below the first
     /// offset that the broker still has counts as lost.
-    pub(super) fn begin(self) -> Begin {
-        let Some(wanted) = self.committed else { return Begin::First };
+    ///
+    /// Brokers forget the offsets of a group that was away for long, and those of a topic that is deleted; nothing tells
+    /// whether the topic was made again since. To read all that is there again loses nothing in either case, and what is
+    /// stored is recognised. Only who asked for nothing from before the group goes on behind what is stored.
+    pub(super) fn begin(self, read_from: ReadFrom) -> Begin {
+        let Some(wanted) = self.committed.or(self.behind_stored) else { return Begin::First };
+        let is_forgotten = self.committed.is_none();
         match (self.low, self.high) {
             (Some(low), Some(high)) if high < wanted => Begin::Anew { wanted, low, high },
             (Some(low), _) if low > wanted => Begin::Lost { wanted, low },
+            _ if is_forgotten && read_from == ReadFrom::Beginning => Begin::First,
             _ => Begin::Committed(wanted),
         }
     }
@@ -77,7 +81,9 @@ mod tests {
 
     #[test]
     fn a_gap_is_what_lies_below_the_first_offset_that_is_there() {
-        let found = |committed, low, high| Found { committed, low, high }.begin();
+        let found = |committed, low, high| {
+            Found { committed, low, high, behind_stored: None }.begin(ReadFrom::Beginning)
+        };
         let cases = [
             ("no offset committed", found(None, Some(7), Some(9)), Begin::First),
             ("within the log", found(Some(8), Some(7), Some(9)), Begin::Committed(8)),
@@ -95,16 +101,27 @@ mod tests {
         for (case, begin, wanted) in cases {
             assert_eq!(begin, wanted, "{case}");
         }
-        let forgotten = |stored| {
-            let found = Found { committed: None, low: Some(7), high: Some(9) };
-            found.or_behind(stored).begin()
-        };
-        assert_eq!(forgotten(None), Begin::First);
-        assert_eq!(forgotten(Some(8)), Begin::Committed(8));
-        assert_eq!(forgotten(Some(3)), Begin::Lost { wanted: 3, low: 7 });
-        let remembered = Found { committed: Some(7), low: Some(7), high: Some(9) };
-        assert_eq!(remembered.or_behind(Some(8)).begin(), Begin::Committed(7));
         let gap = found(Some(3), Some(7), Some(9)).gap(&Arc::from("t/0")).unwrap();
         assert_eq!((gap.first_id, gap.last_id), (3, 6));
+    }
+
+    #[test]
+    fn a_group_that_was_forgotten_passes_nothing_that_may_be_new() {
+        let log = Found { low: Some(7), high: Some(9), ..Found::default() };
+        let lost = Begin::Lost { wanted: 3, low: 7 };
+        let anew = Begin::Anew { wanted: 10, low: 7, high: 9 };
+        let cases = [
+            (None, Begin::First, Begin::First),
+            (Some(8), Begin::First, Begin::Committed(8)),
+            (Some(3), lost.clone(), lost),
+            (Some(10), anew.clone(), anew),
+        ];
+        for (behind_stored, from_beginning, from_creation) in cases {
+            let found = Found { behind_stored, ..log };
+            assert_eq!(found.begin(ReadFrom::Beginning), from_beginning, "{behind_stored:?}");
+            assert_eq!(found.begin(ReadFrom::GroupCreated), from_creation, "{behind_stored:?}");
+            let remembered = Found { committed: Some(7), ..found };
+            assert_eq!(remembered.begin(ReadFrom::Beginning), Begin::Committed(7));
+        }
     }
 }

@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 use super::begin::{Begin, Found};
 use super::fault::{self, Places};
 use super::hand_over::HandOver;
-use super::{KafkaOptions, Security};
+use super::{KafkaOptions, ReadFrom, Security};
 use crate::source::queue::QueueError;
 
 /// How long a broker has for an answer before somebody looks whether the connection failed.
@@ -63,6 +63,7 @@ pub(super) struct Shared {
     pub(super) places: Places,
     pub(super) topic: Arc<str>,
     pub(super) hand_over: HandOver,
+    read_from: ReadFrom,
     /// The greatest offset that was stored of each stream when the session began.
     stored: HashMap<String, i64>,
     /// Held while offsets are committed, and while partitions are given away.
@@ -90,6 +91,7 @@ impl Shared {
             places,
             topic: Arc::from(options.topic.as_str()),
             hand_over: HandOver::new(),
+            read_from: options.read_from,
             stored,
             commits: Mutex::new(()),
             trouble: Mutex::new(None),
@@ -257,7 +259,8 @@ pub(super) fn find(client: &Client, partitions: &[i32]) -> Result<Vec<(i32, Foun
         ends.iter().find(|(other, _)| *other == number).map(|(_, offset)| *offset)
     };
     let found = |(number, committed)| {
-        (number, Found { committed, low: of(&lows, number), high: of(&highs, number) })
+        let (low, high) = (of(&lows, number), of(&highs, number));
+        (number, Found { committed, behind_stored: None, low, high })
     };
     Ok(committed.into_iter().map(found).collect())
 }
@@ -337,7 +340,8 @@ impl Context {
         let begins: Vec<(i32, Begin)> = found
             .into_iter()
             .map(|(number, found)| {
-                (number, found.or_behind(self.shared.behind_stored(number)).begin())
+                let behind_stored = self.shared.behind_stored(number);
+                (number, Found { behind_stored, ..found }.begin(self.shared.read_from))
             })
             .collect();
         for (partition, begin) in &begins {

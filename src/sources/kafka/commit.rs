@@ -62,8 +62,9 @@ fn commit_once(client: &Weak<Client>, shared: &Shared) -> Result<Outcome, QueueE
     }
 }
 
-/// A group that has committed nothing yet, and of whose topic nothing is stored, begins at the end of every partition, from now on and whatever happens next. As
-/// long as nobody has joined, everybody may say so; afterwards the broker lets nobody but members commit.
+/// A group that has committed nothing yet, and of whose topic nothing is stored, begins at the end of every partition, from
+/// now on and whatever happens next. As long as nobody has joined, everybody may say so; afterwards the broker lets nobody
+/// but members commit.
 pub(super) fn pin_end(
     client: &Client,
     shared: &Shared,

@@ -23,7 +23,7 @@ fn describe(options: &KafkaOptions, found: &[(i32, Found)]) -> QueueInspection {
     let span = |found: &Found| Some((found.low?, found.high?));
     let waiting = |found: &Found| {
         let (low, high) = span(found)?;
-        let from = found.begin().offset().unwrap_or(low);
+        let from = found.begin(options.read_from).offset().unwrap_or(low);
         Some(high - from.clamp(low, high))
     };
     let held: i64 =
@@ -32,8 +32,7 @@ fn describe(options: &KafkaOptions, found: &[(i32, Found)]) -> QueueInspection {
     let is_new = found.iter().all(|(_, found)| found.committed.is_none());
     let stand = match (is_new, options.read_from) {
         (true, ReadFrom::Beginning) => {
-            "has no offsets: it begins behind what is stored, or else with the first message"
-                .to_owned()
+            "has no offsets: it begins with the first message".to_owned()
         }
         (true, ReadFrom::GroupCreated) => {
             "has no offsets: it begins behind what is stored, or else with what comes next"
@@ -46,7 +45,7 @@ fn describe(options: &KafkaOptions, found: &[(i32, Found)]) -> QueueInspection {
         format!("topic \"{topic}\": {count} partitions, {held} offsets; group \"{group}\" {stand}");
     let mut warnings = Vec::new();
     for (number, found) in found {
-        match found.begin() {
+        match found.begin(options.read_from) {
             Begin::Lost { wanted, low } => warnings.push(format!(
                 "{topic}/{number}: the offsets {wanted} to {} were removed before they were read; raise retention.ms of the \
                  topic, or let the loader run more often",
@@ -82,7 +81,12 @@ mod tests {
             read_from: ReadFrom::Beginning,
             security: Security::default(),
         };
-        let found = |committed, low, high| Found { committed, low: Some(low), high: Some(high) };
+        let found = |committed, low, high| Found {
+            committed,
+            low: Some(low),
+            high: Some(high),
+            ..Found::default()
+        };
         let two = [(0, found(Some(5), 0, 10)), (1, found(Some(2), 4, 10))];
         let seen = describe(&options, &two);
         assert_eq!(
@@ -91,7 +95,7 @@ mod tests {
         );
         assert_eq!(seen.warnings.len(), 1);
         assert!(seen.warnings[0].starts_with("t/1: the offsets 2 to 3 were removed"), "{seen:?}");
-        let away = [(0, Found { committed: Some(1), low: None, high: None })];
+        let away = [(0, Found { committed: Some(1), ..Found::default() })];
         assert!(describe(&options, &away).warnings[0].contains("leader does not answer"));
     }
 }
