@@ -1,6 +1,6 @@
 //! The consumer group: made where it is missing, and how far it has come.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use redis::cmd;
 
@@ -11,7 +11,36 @@ use super::reply::{self, GroupState, StreamState};
 use super::{Place, ReadFrom};
 use crate::source::queue::QueueError;
 
-/// How far this process has seen the group come, so that it is made anew there if it is destroyed.
+/// For scripts: a flat list of names and values as a table; whether an id is after another.
+pub(super) const FUNCTIONS: &str = r"
+local function members(flat)
+    local found = {}
+    for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+    return found
+end
+local function is_after(one, other)
+    local ms, seq = string.match(one, '(%d+)-(%d+)')
+    local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
+    if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
+    return tonumber(seq) > tonumber(other_seq)
+end
+";
+
+/// Lets the group go on behind `ARGV[2]`, `ARGV[3]` being how many entries were ever added up to it, or empty; never back to
+/// where it was, for somebody else may have read on.
+static PASS: LazyLock<String> = LazyLock::new(|| [FUNCTIONS, PASS_BODY].concat());
+const PASS_BODY: &str = r"
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local group = members(flat)
+    if group['name'] == ARGV[1] and is_after(ARGV[2], group['last-delivered-id']) then
+        local set = {'XGROUP', 'SETID', KEYS[1], ARGV[1], ARGV[2]}
+        if ARGV[3] ~= '' then set[6], set[7] = 'ENTRIESREAD', ARGV[3] end
+        redis.call(unpack(set))
+    end
+end
+";
+
+/// How far this process has stored what it read of the group, so that it is made anew there if it is destroyed.
 #[derive(Debug, Default)]
 pub(super) struct Progress(Mutex<Option<EntryId>>);
 
@@ -104,10 +133,9 @@ impl Passing {
 /// Lets the group go on behind a loss, with a counter that is right. If somebody else reads at this very moment, entries are
 /// delivered twice, which whoever stores them recognises.
 pub(super) async fn pass(link: &Link, place: &Place, passing: &Passing) -> Result<(), QueueError> {
-    let mut set = cmd("XGROUP");
-    set.arg("SETID").arg(place.stream.as_ref()).arg(&place.group).arg(passing.place.to_string());
-    if let Some(read) = passing.read {
-        set.arg("ENTRIESREAD").arg(read);
-    }
-    link.call(&set, "let the consumer group pass a gap").await.map(|_| ())
+    let read = passing.read.map_or_else(String::new, |read| read.to_string());
+    let mut pass = cmd("EVAL");
+    pass.arg(PASS.as_str()).arg(1).arg(place.stream.as_ref());
+    pass.arg(&place.group).arg(passing.place.to_string()).arg(read);
+    link.call(&pass, "let the consumer group pass a gap").await.map(|_| ())
 }

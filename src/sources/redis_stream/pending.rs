@@ -34,11 +34,13 @@ return removed
 ";
 
 /// Sets for how long entries have been idle, but only of those that are still under the name `ARGV[2]`. A script, because
-/// somebody else may take an entry over between the look and `XCLAIM`, which would take it back.
+/// somebody else may take an entry over between the look and `XCLAIM`, which would take it back. What was trimmed or
+/// deleted is left alone: `XCLAIM` would forget it, and nobody could report it any more.
 const SET_IDLE: &str = r"
 local own = {}
 for i = 4, #ARGV do
-    if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0 then own[#own + 1] = ARGV[i] end
+    local is_own = #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0
+    if is_own and #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) > 0 then own[#own + 1] = ARGV[i] end
 end
 if #own > 0 then
     local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0}
@@ -70,7 +72,7 @@ impl InWork {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ids().is_empty()
     }
 

@@ -1,7 +1,7 @@
 //! Taking entries: our own that nobody has, those of the dead, new ones.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use redis::{Cmd, cmd};
@@ -18,25 +18,15 @@ use crate::source::queue::{BatchLimits, Gap, Message, QueueError};
 /// Longest wait for entries in one command. What was given back, and what is to be taken over, waits for its end.
 const BLOCK_MAX: Duration = Duration::from_secs(1);
 /// Entries in one command. Nobody knows before how large they are.
-const CHUNK_MAX: usize = 128;
+const CHUNK_MAX: usize = 1024;
 const CHUNK_FIRST: usize = 16;
 /// How often at least is looked for what dead consumers have left.
 const CLAIM_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 /// Reads `ARGV[3]` new entries, and looks in the same moment whether some are missing before them. Where that may be, which is
 /// judged as by [`Watch`], the group is put back: whoever does not come to store what is missing leaves it to be found.
-const READ: &str = r"
-local function members(flat)
-    local found = {}
-    for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
-    return found
-end
-local function is_after(one, other)
-    local ms, seq = string.match(one, '(%d+)-(%d+)')
-    local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
-    if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
-    return tonumber(seq) > tonumber(other_seq)
-end
+static READ: LazyLock<String> = LazyLock::new(|| [group::FUNCTIONS, READ_BODY].concat());
+const READ_BODY: &str = r"
 local stream, groups = redis.call('XINFO', 'STREAM', KEYS[1]), redis.call('XINFO', 'GROUPS', KEYS[1])
 local entries = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[1], '>')
 local is_put_back, found = 0, members(stream)
@@ -57,6 +47,17 @@ for _, flat in ipairs(groups) do
     end
 end
 return {stream, groups, entries, is_put_back}
+";
+
+/// `XAUTOCLAIM` of `ARGV[5]` entries from `ARGV[4]` on. It forgets what was trimmed or deleted as it names it; so where there
+/// is such, only that is answered, and stays pending until its loss is stored.
+const CLAIM: &str = r"
+local lost = {}
+for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], ARGV[4], '+', ARGV[5])) do
+    if #redis.call('XRANGE', KEYS[1], pending[1], pending[1]) == 0 then lost[#lost + 1] = pending[1] end
+end
+if #lost > 0 then return {'0-0', {}, lost} end
+return redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], 'COUNT', ARGV[5])
 ";
 
 /// Takes entries from Redis, and keeps them until they are delivered.
@@ -177,14 +178,23 @@ impl Reader {
     async fn claim(&mut self, count: usize, limits: &BatchLimits) -> Result<(), QueueError> {
         self.look_back = Some(EntryId::ZERO);
         let place = &self.consumer.place;
-        let mut command = cmd("XAUTOCLAIM");
-        command.arg(place.stream.as_ref()).arg(&place.group).arg(&self.consumer.name);
-        command.arg(millis(self.consumer.retry_after)).arg(self.claim_cursor.to_string());
-        command.arg("COUNT").arg(count);
+        let mut command = cmd("EVAL");
+        command
+            .arg(CLAIM)
+            .arg(1)
+            .arg(place.stream.as_ref())
+            .arg(&place.group)
+            .arg(&self.consumer.name);
+        command
+            .arg(millis(self.consumer.retry_after))
+            .arg(self.claim_cursor.to_string())
+            .arg(count);
         let answer = self.consumer.link.call(&command, "take over pending entries").await?;
         let claimed =
             reply::claimed(answer).ok_or_else(|| self.consumer.link.strange("XAUTOCLAIM"))?;
-        self.gaps.extend(claimed.deleted.into_iter().map(deleted_while_pending));
+        for id in claimed.deleted {
+            self.lose(id);
+        }
         self.claim_cursor = claimed.cursor;
         self.has_more = claimed.entries.len() == count;
         self.take(claimed.entries, limits);
@@ -202,13 +212,15 @@ impl Reader {
         let Consumer { link, place, name, .. } = self.consumer.clone();
         let known = self.watch.deleted().map_or_else(String::new, |id| id.to_string());
         let mut read = cmd("EVAL");
-        read.arg(READ).arg(1).arg(place.stream.as_ref());
+        read.arg(READ.as_str()).arg(1).arg(place.stream.as_ref());
         read.arg(&place.group).arg(name).arg(count).arg(known);
         let answer = link.call(&read, "read the stream").await?;
         let reading = reply::reading(answer, &place.group).ok_or_else(|| link.strange("EVAL"))?;
         let Reading { stream, group, entries, is_put_back } = reading;
         let ids: Vec<EntryId> = entries.iter().map(|(id, _)| *id).collect();
-        self.progress.advance(ids.last().copied().unwrap_or(group.delivered));
+        if ids.is_empty() && self.in_work.is_empty() {
+            self.progress.advance(group.delivered);
+        }
         let before = self.watch.clone();
         let loss = self.watch.look(&stream, &group);
         self.has_more = ids.len() == count;
@@ -239,9 +251,6 @@ impl Reader {
         let command = self.read_command(count, Some(wait), ">");
         let answer = self.consumer.link.call_waiting(&command, "wait for entries", wait).await?;
         let found = self.entries(answer)?;
-        if let Some((last, _)) = found.last() {
-            self.progress.advance(*last);
-        }
         self.take(found, limits);
         Ok(())
     }
@@ -262,6 +271,14 @@ impl Reader {
         reply::read_entries(answer).ok_or_else(|| self.consumer.link.strange("XREADGROUP"))
     }
 
+    /// Reports what was trimmed or deleted while it was pending, once. It is acknowledged when the report is stored.
+    fn lose(&mut self, id: EntryId) {
+        if self.in_work.begin(id) {
+            self.gaps.push(deleted_while_pending(id));
+            self.gone.push(id);
+        }
+    }
+
     /// Keeps what is not in work already, and learns how large entries are.
     fn take(&mut self, found: Vec<Found>, limits: &BatchLimits) {
         if found.is_empty() {
@@ -269,16 +286,14 @@ impl Reader {
         }
         let mut largest = self.largest / 2;
         for (id, entry) in found {
-            if !self.in_work.begin(id) {
+            let Some(entry) = entry else {
+                self.lose(id);
                 continue;
-            }
-            if let Some(entry) = entry {
+            };
+            if self.in_work.begin(id) {
                 let message = entry.into_message(&self.consumer.place.stream);
                 largest = largest.max(message.body.len());
                 self.held.push_back((id, message));
-            } else {
-                self.gaps.push(deleted_while_pending(id));
-                self.gone.push(id);
             }
         }
         self.largest = largest;

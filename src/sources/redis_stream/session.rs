@@ -30,6 +30,7 @@ pub struct RedisStreamSession {
     consumer: Consumer,
     in_work: Arc<InWork>,
     hold: Arc<Hold>,
+    progress: Arc<Progress>,
     has_given_back: AtomicBool,
     /// Ends with the session.
     _life: JoinSet<QueueError>,
@@ -62,7 +63,8 @@ impl RedisStreamSession {
         life.spawn(async move { alive.show_life(&kept).await });
         let has_given_back = AtomicBool::new(false);
         let reader = Mutex::new(reader);
-        Ok(Self { reader, consumer, in_work, hold, has_given_back, _life: life })
+        let progress = Arc::clone(progress);
+        Ok(Self { reader, consumer, in_work, hold, progress, has_given_back, _life: life })
     }
 }
 
@@ -107,6 +109,9 @@ impl QueueSession for RedisStreamSession {
             }
             self.consumer.link.call(&command, "acknowledge entries").await?;
             self.in_work.end(ids);
+        }
+        if let Some(last) = receipt.ids.iter().max() {
+            self.progress.advance(*last);
         }
         Ok(())
     }

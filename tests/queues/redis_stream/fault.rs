@@ -100,6 +100,22 @@ async fn a_group_that_is_destroyed_ends_the_session_and_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_group_that_is_destroyed_before_its_entries_are_stored_is_made_anew_before_them() {
+    let mut stream = Stream::new().await;
+    stream.options.read_from = ReadFrom::GroupCreated;
+    let source = stream.source();
+    let session = source.connect("one").await.unwrap();
+    stream.add_all(1..=2).await;
+    assert_eq!(acknowledge_all(&session, deliver(&session).await).await, [1, 2]);
+    stream.add_all(3..=4).await;
+    assert_eq!(numbers(&deliver(&session).await), [3, 4]);
+    stream.command("XGROUP DESTROY {} @").await;
+    drop(session);
+    let session = source.connect("one").await.unwrap();
+    assert_eq!(numbers(&deliver(&session).await), [3, 4]);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_deleted_under_a_waiting_session_ends_it() {
     let stream = Stream::new().await;
     stream.add(1).await;

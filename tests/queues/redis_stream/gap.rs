@@ -1,5 +1,7 @@
 //! What was trimmed or deleted before it was read.
 
+use std::time::Duration;
+
 use eventloader::source::queue::QueueSession;
 
 use super::{Stream, acknowledge_all, deliver, gaps, numbers, version};
@@ -190,5 +192,35 @@ async fn while_a_gap_is_being_stored_nothing_is_lost_on_the_way() {
     other.close().await;
     stream.add(15).await;
     assert_eq!(found(&stream).await, (vec![15], vec![]));
+    assert_eq!(stream.pending().await, 0);
+}
+
+#[tokio::test]
+async fn entries_that_are_trimmed_in_hand_are_told_until_that_is_stored() {
+    let mut stream = Stream::new().await;
+    stream.options.retry_after = Duration::from_secs(1);
+    stream.add_all(1..=3).await;
+    let leaving = stream.connect("leaving").await;
+    assert_eq!(numbers(&deliver(&leaving).await), [1, 2, 3]);
+    stream.command("XTRIM {} MAXLEN 1").await;
+    // What is left may be taken over at once; of the others somebody has to tell.
+    leaving.close().await;
+    assert_eq!(stream.pending().await, 3);
+    let lost = [(version(1), version(1)), (version(2), version(2))];
+    let killed = stream.connect("killed").await;
+    let mut told = Vec::new();
+    while told.len() < lost.len() {
+        told.extend(gaps(&deliver(&killed).await));
+    }
+    assert_eq!(told, lost);
+    drop(killed);
+    let heir = stream.connect("heir").await;
+    let (mut told, mut seen) = (Vec::new(), Vec::new());
+    while told.len() < lost.len() || seen.is_empty() {
+        let delivery = deliver(&heir).await;
+        told.extend(gaps(&delivery));
+        seen.extend(acknowledge_all(&heir, delivery).await);
+    }
+    assert_eq!((told.as_slice(), seen.as_slice()), (&lost[..], &[3][..]));
     assert_eq!(stream.pending().await, 0);
 }
