@@ -198,6 +198,10 @@ impl Inbound {
         let mut before = match begun {
             Ok(consumer) => std::mem::replace(&mut self.consumer, consumer),
             Err(error) => {
+                // What ended the channel was told to the consumer.
+                while let Some(Some(next)) = self.consumer.next().now_or_never() {
+                    self.add(Some(next))?;
+                }
                 self.end = Some(error.clone());
                 return Err(error);
             }
