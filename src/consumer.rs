@@ -182,8 +182,12 @@ impl Consumers {
         for source in std::mem::take(&mut self.sources) {
             self.start(source, &mut running, &mut tasks, &stop, Duration::ZERO);
         }
-        while !(stop.intake.is_cancelled() && tasks.is_empty()) {
+        loop {
+            // Read once: between two looks it may come, and leave nothing to wait for.
             let going_on = !stop.intake.is_cancelled();
+            if !going_on && tasks.is_empty() {
+                return;
+            }
             tokio::select! {
                 biased;
                 Some((name, outcome)) = tasks.join_next() => {

@@ -213,8 +213,12 @@ impl Loader {
         let mut schedule = Schedule::new(&self.sources, self.concurrency);
         let mut changes = std::mem::replace(&mut self.changes, mpsc::channel(1).1);
         let loader = Arc::new(self);
-        while !(stop.intake.is_cancelled() && schedule.running.is_empty()) {
+        loop {
+            // Read once: between two looks it may come, and leave nothing to wait for.
             let going_on = !stop.intake.is_cancelled();
+            if !going_on && schedule.running.is_empty() {
+                return;
+            }
             tokio::select! {
                 biased;
                 Some((key, report)) = schedule.running.join_next() => {

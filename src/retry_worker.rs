@@ -118,10 +118,15 @@ impl RetryWorker {
         let mut hints_open = true;
         let mut rests = Rests::default();
         let mut look_failures = 0;
-        while !(stop.is_cancelled() && running.is_empty()) {
+        loop {
+            // Read once: between two looks it may come, and leave nothing to wait for.
+            let going_on = !stop.is_cancelled();
+            if !going_on && running.is_empty() {
+                return;
+            }
             tokio::select! {
                 biased;
-                () = stop.cancelled(), if !stop.is_cancelled() => queue.clear(),
+                () = stop.cancelled(), if going_on => queue.clear(),
                 Some((source_name, turn)) = running.join_next() => match turn {
                     Ok(Ok(Turn::Drained(_))) => {
                         failpoint::hit(Place::TurnDone);
@@ -140,11 +145,11 @@ impl RetryWorker {
                         tracing::error!(source_name, error = chain(&error), "move panicked");
                     }
                 },
-                hint = hints.recv(), if hints_open && !stop.is_cancelled() => match hint {
+                hint = hints.recv(), if hints_open && going_on => match hint {
                     Some(source_name) => queue.push(source_name),
                     None => hints_open = false,
                 },
-                _ = look.tick(), if !stop.is_cancelled() => {
+                _ = look.tick(), if going_on => {
                     look_failures = self.look(&mut queue, look_failures).await;
                 }
             }
