@@ -1,4 +1,5 @@
-//! The pull sources, one file per kind. They know the trait and nothing of the database or of each other.
+//! The sources, one file per kind. They know the trait and nothing of the database or of each other; what several need
+//! is a file of its own.
 
 pub mod amqp;
 pub mod command;
@@ -11,3 +12,4 @@ pub mod memory_queue;
 pub mod rabbitmq_stream;
 pub mod redis_stream;
 pub mod sql;
+pub mod tls;
