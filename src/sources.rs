@@ -2,6 +2,7 @@
 //! is a file of its own.
 
 pub mod amqp;
+mod amqp_value;
 pub mod command;
 pub mod file;
 pub mod http;

@@ -137,7 +137,7 @@ const WORDS_OF_EVENTS: &[&str] =
     &["clock", "dead_letter", "event", "failpoint", "mapping", "publisher", "source", "telemetry"];
 
 /// What several sources use, each a file of its own that knows no source.
-const SHARED: &[&str] = &["tls"];
+const SHARED: &[&str] = &["amqp_value", "tls"];
 
 fn sources(files: &[File]) -> Vec<Breach> {
     let mut breaches = Vec::new();
