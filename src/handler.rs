@@ -20,6 +20,7 @@
 mod attempt;
 mod lanes;
 mod registry;
+mod term;
 mod worker;
 
 use std::any::Any;

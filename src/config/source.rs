@@ -14,6 +14,7 @@ mod queue;
 mod rabbitmq_stream;
 mod redis_stream;
 mod sql;
+mod tls;
 
 pub use amqp::AmqpConfig;
 pub use command::CommandConfig;

@@ -1,4 +1,4 @@
-//! The worker: holds a subscription, reads the log, and has its events handled.
+//! The worker: takes a subscription, again and again, and has its events handled while it is held.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,39 +6,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::PgPool;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::HandlerRegistry;
-use super::attempt::{Attempt, Outcome};
-use super::lanes::{Lanes, Reason, Task, Then};
+use super::attempt::Outcome;
+use super::term::{Term, Until};
 use crate::loader;
 use crate::loader::policy::{Backoff, RETRY_BACKOFF};
-use crate::store::consumed_message::Consumer;
-use crate::store::event_log::{self, EventHead};
-use crate::store::subscription::{self, Held};
-use crate::store::{StoreError, message, subscription_replay, subscription_retry};
+use crate::store::{StoreError, subscription};
 use crate::telemetry::chain;
-
-/// How often the log is looked at when nothing was new.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// Events read at once, without their bodies.
-const PAGE: i64 = 500;
-
-/// Streams that waited, and replayed events, taken up at once.
-const DUE_AT_ONCE: i64 = 50;
-
-/// Events of one stream that waited, read at once.
-const STREAM_PAGE: i64 = 100;
-
-/// Event types without a handler that are told apart in the log.
-const UNKNOWN_TYPES_MAX: usize = 1000;
-
-/// How often marks that are older than needed are looked for, and how many are removed then.
-const FORGET_EVERY: Duration = Duration::from_mins(10);
-const FORGET_AT_ONCE: i64 = 10_000;
 
 /// The database is away, full, or refuses us.
 const TROUBLE_BACKOFF: Backoff =
@@ -108,7 +85,7 @@ pub struct PassReport {
 }
 
 impl PassReport {
-    fn count(&mut self, outcome: Outcome) {
+    pub(super) fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Handled => self.handled_count += 1,
             Outcome::Repeated => self.repeated_count += 1,
@@ -118,15 +95,6 @@ impl PassReport {
             Outcome::Collided | Outcome::Lost => {}
         }
     }
-}
-
-/// When the work ends by itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// Never.
-    Stopped,
-    /// When nothing is left to do now.
-    CaughtUp,
 }
 
 impl HandlerWorker {
@@ -186,7 +154,7 @@ impl HandlerWorker {
         Ok(if is_done { Pass::Done(report) } else { Pass::StandBy(report) })
     }
 
-    fn lease_ttl(&self) -> Duration {
+    pub(super) fn lease_ttl(&self) -> Duration {
         self.lease_ttl.max(Duration::from_millis(500))
     }
 
@@ -222,301 +190,6 @@ impl HandlerWorker {
             outcome.and(released)?;
         }
         Ok(!is_lost)
-    }
-}
-
-/// The time between taking the subscription and giving it back.
-struct Term<'a> {
-    worker: &'a HandlerWorker,
-    held: Held,
-    lanes: Lanes,
-    /// As it was last written.
-    checkpoint: i64,
-    is_lost: bool,
-    jobs: JoinSet<(Task, Result<Outcome, StoreError>)>,
-    report: &'a mut PassReport,
-    /// Event types without a handler that were told of.
-    unknown_types: &'a mut HashSet<String>,
-}
-
-impl<'a> Term<'a> {
-    fn new(
-        worker: &'a HandlerWorker,
-        held: Held,
-        report: &'a mut PassReport,
-        unknown_types: &'a mut HashSet<String>,
-    ) -> Self {
-        Self {
-            worker,
-            held,
-            lanes: Lanes::at(held.position),
-            checkpoint: held.position,
-            is_lost: false,
-            jobs: JoinSet::new(),
-            report,
-            unknown_types,
-        }
-    }
-
-    /// The loop. In the order of priority: stop; an event is done with; the lease; the log.
-    async fn run(&mut self, stop: &CancellationToken, until: Until) -> Result<(), StoreError> {
-        let mut heartbeat = interval(self.worker.lease_ttl() / 3);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut look_at = Instant::now();
-        let mut forget_at = look_at;
-        let mut trouble = None;
-        let mut is_caught_up = false;
-        loop {
-            let is_ending = stop.is_cancelled() || self.is_lost || trouble.is_some();
-            if !is_ending {
-                self.start_jobs();
-            }
-            let is_done = is_caught_up && self.lanes.is_empty() && until == Until::CaughtUp;
-            if self.jobs.is_empty() && (is_ending || is_done) {
-                break;
-            }
-            let step = tokio::select! {
-                biased;
-                () = stop.cancelled(), if !is_ending => Ok(()),
-                Some(done) = self.jobs.join_next() => {
-                    is_caught_up = false;
-                    self.finish_job(done).await
-                }
-                _ = heartbeat.tick() => self.keep().await,
-                () = sleep_until(look_at), if !is_ending && !self.lanes.is_full() => {
-                    let looked = self.look().await;
-                    is_caught_up = matches!(looked, Ok(false));
-                    let pause = if is_caught_up { LOOK_EVERY } else { Duration::ZERO };
-                    look_at = Instant::now() + pause;
-                    if is_caught_up && self.lanes.is_empty() && forget_at <= look_at {
-                        forget_at = look_at + FORGET_EVERY;
-                        self.forget().await
-                    } else {
-                        looked.map(|_| ())
-                    }
-                }
-            };
-            if let Err(error) = step {
-                // What is in work may still be committed; only then the term ends.
-                trouble.get_or_insert(error);
-            }
-        }
-        self.save_checkpoint().await?;
-        trouble.map_or(Ok(()), Err)
-    }
-
-    fn start_jobs(&mut self) {
-        let connections = self.worker.pool.options().get_max_connections();
-        let at_once = self.worker.concurrency.min(connections.saturating_sub(1)).max(1) as usize;
-        while self.jobs.len() < at_once
-            && let Some(task) = self.lanes.start()
-        {
-            let worker = self.worker.clone();
-            let epoch = self.held.epoch;
-            self.jobs.spawn(async move {
-                let attempt = Attempt {
-                    pool: &worker.pool,
-                    registry: &worker.registry,
-                    consumer: Consumer { name: &worker.name, epoch },
-                    max_attempts: worker.max_attempts,
-                    backoff: worker.backoff,
-                    timeout: worker.timeout,
-                };
-                let outcome = attempt.run(&task).await;
-                (task, outcome)
-            });
-        }
-    }
-
-    async fn finish_job(
-        &mut self,
-        done: Result<(Task, Result<Outcome, StoreError>), tokio::task::JoinError>,
-    ) -> Result<(), StoreError> {
-        let (task, outcome) = match done {
-            Ok((task, outcome)) => (task, outcome?),
-            // The handler's panics are caught; this one is ours. The event stays unfinished.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
-        self.report.count(outcome);
-        tracing::debug!(
-            subscription = self.worker.name,
-            stream = task.head.stream,
-            version = task.head.version,
-            ?outcome,
-            "event is done with"
-        );
-        match outcome {
-            Outcome::Lost => self.is_lost = true,
-            Outcome::Failed | Outcome::Collided if task.reason != Reason::Replay => {
-                self.lanes.wait(&task);
-            }
-            _ => {
-                if let Then::ReadMore(after) = self.lanes.finish(&task) {
-                    self.read_more(&task.head.stream, after).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The heartbeat.
-    async fn keep(&mut self) -> Result<(), StoreError> {
-        let (name, ttl) = (&self.worker.name, self.worker.lease_ttl());
-        if !subscription::renew(&self.worker.pool, name, self.held.epoch, ttl).await? {
-            self.is_lost = true;
-        }
-        Ok(())
-    }
-
-    /// Looks for work; answers whether there may be more.
-    async fn look(&mut self) -> Result<bool, StoreError> {
-        self.save_checkpoint().await?;
-        let is_more = self.read_log().await?;
-        let is_due = self.take_up_streams().await? | self.take_up_replays().await?;
-        Ok(is_more || is_due)
-    }
-
-    /// Reads on in the log. Streams that wait are passed over: the checkpoint may go past them, they catch up later.
-    async fn read_log(&mut self) -> Result<bool, StoreError> {
-        let pool = &self.worker.pool;
-        let watermark = event_log::watermark(pool).await?;
-        let after = self.lanes.read_to();
-        if watermark <= after {
-            return Ok(false);
-        }
-        let heads = event_log::read_heads(pool, after, watermark, PAGE).await?;
-        let streams: HashSet<&str> = heads.iter().map(|head| head.stream.as_str()).collect();
-        let streams: Vec<&str> = streams.into_iter().collect();
-        let waiting = subscription_retry::waiting_among(pool, &self.worker.name, &streams).await?;
-        let waiting: HashSet<String> = waiting.into_iter().collect();
-        let read_count = heads.len();
-        for head in heads {
-            self.lanes.set_read_to(head.position);
-            if !waiting.contains(&head.stream) && self.is_known(&head) {
-                self.lanes.push(Task { head, attempts: 0, reason: Reason::Next });
-            }
-        }
-        tracing::debug!(
-            subscription = self.worker.name,
-            event_count = read_count,
-            read_to = self.lanes.read_to(),
-            watermark,
-            "read the event log"
-        );
-        let is_more = i64::try_from(read_count).unwrap_or(PAGE) == PAGE;
-        if !is_more {
-            self.lanes.set_read_to(watermark);
-        }
-        Ok(is_more)
-    }
-
-    /// Takes up streams whose time has come.
-    async fn take_up_streams(&mut self) -> Result<bool, StoreError> {
-        let (pool, name) = (&self.worker.pool, &self.worker.name);
-        let (read_to, busy) = (self.lanes.read_to(), self.lanes.streams());
-        let due = subscription_retry::due(pool, name, read_to, &busy, DUE_AT_ONCE).await?;
-        for waiting in &due {
-            let (stream, attempts) = (&waiting.stream, waiting.attempts.cast_unsigned());
-            // The event itself; those before it in the stream are done with.
-            let before = waiting.position - 1;
-            let up_to = waiting.position;
-            let found = event_log::read_stream_heads(pool, stream, before, up_to, 1).await?;
-            let known = found.into_iter().filter(|head| self.is_known(head));
-            let tasks =
-                known.map(|head| Task { head, attempts, reason: Reason::CatchUp }).collect();
-            if let Then::ReadMore(after) = self.lanes.catch_up(stream, tasks, up_to) {
-                self.read_more(stream, after).await?;
-            }
-        }
-        Ok(!due.is_empty())
-    }
-
-    /// Reads on in a stream that waited, or lets it go on with the others when it has caught up.
-    async fn read_more(&mut self, stream: &str, mut after: i64) -> Result<(), StoreError> {
-        let (pool, up_to) = (&self.worker.pool, self.lanes.read_to());
-        loop {
-            let heads =
-                event_log::read_stream_heads(pool, stream, after, up_to, STREAM_PAGE).await?;
-            let Some(last) = heads.last() else { break };
-            after = last.position;
-            let tasks: Vec<Task> = heads
-                .into_iter()
-                .filter(|head| self.is_known(head))
-                .map(|head| Task { head, attempts: 0, reason: Reason::CatchUp })
-                .collect();
-            if self.lanes.catch_up(stream, tasks, after) == Then::GoOn {
-                return Ok(());
-            }
-        }
-        // Nothing was read of the log since, so nothing of the stream is passed over.
-        let consumer = (self.worker.name.as_str(), self.held.epoch);
-        if subscription_retry::end(pool, consumer, stream).await? {
-            self.lanes.caught_up(stream);
-        } else {
-            self.is_lost = true;
-        }
-        Ok(())
-    }
-
-    /// Takes up dead letters that were given back.
-    async fn take_up_replays(&mut self) -> Result<bool, StoreError> {
-        let (pool, name) = (&self.worker.pool, &self.worker.name);
-        let due = subscription_replay::due(pool, name, &self.lanes.replayed(), DUE_AT_ONCE).await?;
-        for event in &due {
-            let attempts = event.attempts.cast_unsigned();
-            let task = Task { head: event.head.clone(), attempts, reason: Reason::Replay };
-            self.lanes.push(task);
-        }
-        Ok(!due.is_empty())
-    }
-
-    /// Whether an event has a handler. Each type that has none is told of once.
-    fn is_known(&mut self, head: &EventHead) -> bool {
-        if self.worker.registry.find(&head.event_type).is_some() {
-            return true;
-        }
-        self.report.unknown_count += 1;
-        if self.unknown_types.len() < UNKNOWN_TYPES_MAX
-            && self.unknown_types.insert(head.event_type.clone())
-        {
-            tracing::warn!(
-                subscription = self.worker.name,
-                event_type = head.event_type,
-                position = head.position,
-                "no handler is registered for this event type; its events are passed over"
-            );
-        }
-        false
-    }
-
-    async fn save_checkpoint(&mut self) -> Result<(), StoreError> {
-        let position = self.lanes.checkpoint();
-        if position <= self.checkpoint || self.is_lost {
-            return Ok(());
-        }
-        let (pool, name) = (&self.worker.pool, &self.worker.name);
-        if subscription::advance(pool, name, self.held.epoch, position).await? {
-            self.checkpoint = position;
-        } else {
-            self.is_lost = true;
-        }
-        Ok(())
-    }
-
-    /// Removes old marks. Only when everything is done with: what is above the checkpoint needs its mark, however old.
-    async fn forget(&mut self) -> Result<(), StoreError> {
-        self.save_checkpoint().await?;
-        let consumer = Consumer { name: &self.worker.name, epoch: self.held.epoch };
-        let retention = self.worker.dedup_retention;
-        let forgotten_count = message::forget_consumed(
-            &self.worker.pool,
-            &consumer.ledger_name(),
-            retention,
-            FORGET_AT_ONCE,
-        )
-        .await?;
-        tracing::debug!(subscription = self.worker.name, forgotten_count, "forgot old marks");
-        Ok(())
     }
 }
 

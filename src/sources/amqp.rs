@@ -24,11 +24,11 @@ pub use broker::{Broker, BrokerFault};
 use connection::{Link, call};
 use failure::Site;
 pub use session::{AmqpReceipt, AmqpSession};
-pub use tls::{TlsError, TlsFiles};
 pub use topology::{Binding, QueueType, Topology};
 use window::Window;
 
 use crate::source::queue::{QueueError, QueueInspection, QueueSource};
+use crate::sources::tls::{TlsError, TlsFiles};
 
 /// Longest name of AMQP, in bytes.
 pub const NAME_LENGTH_MAX: usize = 255;
@@ -83,7 +83,8 @@ impl Amqp {
     ///
     /// The files of certificates cannot be used.
     pub fn new(options: AmqpOptions) -> Result<Self, TlsError> {
-        let connector = options.broker.is_tls().then(|| options.tls.connector()).transpose()?;
+        let connector =
+            options.broker.is_tls().then(|| tls::connector(&options.tls)).transpose()?;
         Ok(Self { options: Arc::new(options), connector, is_unreadable: Arc::default() })
     }
 

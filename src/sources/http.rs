@@ -37,7 +37,7 @@ pub use asking::{Asking, BodyTemplate, BodyTemplateError, PLACES, QueryNames};
 pub use auth::{Auth, Credentials, OAuth2};
 use body::{BodyError, decode, invalid, oversized};
 use client::ClientKey;
-pub use client::{ClientFiles, Clients, TlsFiles};
+pub use client::Clients;
 use failure::send_error;
 pub use options::HttpOptions;
 use status::status_error;

@@ -30,12 +30,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use address::{Address, AddressFault, Protocol};
-pub use tls::TlsError;
 
 use crate::event::{BadEvent, Event, Item};
 use crate::mapping::message::{MessageMapping, metadata_text};
 use crate::source::queue::{Gap, Message, QueueError, QueueFailure};
 use crate::source::{EventSource, Page, SourceError};
+use crate::sources::tls::TlsError;
 use classic::ClassicConsumer;
 use failure::source_error;
 use subscription::Subscription;

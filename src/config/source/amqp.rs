@@ -3,17 +3,15 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::http::read_tls;
 use super::queue::{Usual, read_settings};
+use super::tls::read_tls;
 use crate::config::error::Problem;
 use crate::config::reader::TableReader;
 use crate::config::setting::{Setting, boolean};
 use crate::config::shape::Form;
 use crate::consumer::ConsumerSettings;
 use crate::mapping::message::{HashedId, MissingId, Payload};
-use crate::sources::amqp::{
-    AmqpOptions, Binding, Broker, NAME_LENGTH_MAX, QueueType, TlsFiles, Topology,
-};
+use crate::sources::amqp::{AmqpOptions, Binding, Broker, NAME_LENGTH_MAX, QueueType, Topology};
 
 const PREFETCHES: RangeInclusive<u16> = 1..=u16::MAX;
 const AMQP_URL: Form =
@@ -43,7 +41,7 @@ impl AmqpConfig {
         let queue = table.require("queue", "add queue = \"…\"", |s| name(s, "a queue"));
         let prefetch = table.read_or("prefetch", 1000, |s| s.integer(PREFETCHES));
         let topology = read_topology(table);
-        let files = read_tls(table);
+        let tls = read_tls(table);
         if let Some(broker) = &broker
             && !broker.value.is_tls()
         {
@@ -62,8 +60,6 @@ impl AmqpConfig {
             MissingIdWord::Reject => MissingId::Refused,
             MissingIdWord::Hash => MissingId::From(Arc::new(HashedId)),
         };
-        let client = files.client.map(|client| (client.cert_file, client.key_file));
-        let tls = TlsFiles { ca_file: files.ca_file, client };
         let options = AmqpOptions {
             prefetch,
             topology,

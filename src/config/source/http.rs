@@ -2,8 +2,8 @@
 
 mod asking;
 mod auth;
-mod connection;
 mod headers;
+mod proxy;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::item::{read_mapping, read_max_page_bytes};
+use super::tls::read_tls;
 use crate::config::error::Problem;
 use crate::config::hosts;
 use crate::config::loading::LoaderConfig;
@@ -20,8 +21,6 @@ use crate::config::setting::{self, Setting};
 use crate::config::shape::Form;
 use crate::mapping::{Mapping, Pointer};
 use crate::sources::http::{Auth, HostRefused, HttpOptions, check_url};
-
-pub(super) use connection::read_tls;
 
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_mins(10);
 const TIP_LAGS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
@@ -40,7 +39,7 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<HttpOptions> {
     let max_page_bytes = read_max_page_bytes(table, mapping.max_event_bytes);
     let auth = auth::read(table);
     let tls = read_tls(table);
-    let proxy = connection::read_proxy(table);
+    let proxy = proxy::read_proxy(table);
     let allow_hosts = table.read("allow_hosts", hosts::allow_hosts).map(|read| read.value);
     let allow_insecure = table.read_or("allow_insecure", false, setting::boolean);
     let tip_lag = read_tip_lag(table, &mapping);

@@ -1,11 +1,11 @@
 //! `type = "rabbitmq_stream"`.
 
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::file;
 use super::item::read_max_event_bytes;
+use super::tls::read_ca_file;
 use crate::config::error::Problem;
 use crate::config::pointer::json_pointer;
 use crate::config::reader::TableReader;
@@ -37,7 +37,6 @@ pub struct RabbitMqStreamConfig {
 
 impl RabbitMqStreamConfig {
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
-        let base = table.document().path.parent().unwrap_or(Path::new(""));
         let help = "add url = \"rabbitmq-stream://user:password@localhost:5552/%2f\"";
         let address = table.require("url", help, address);
         let stream = table.require("stream", "add stream = \"clicks\"", stream_name);
@@ -52,8 +51,7 @@ impl RabbitMqStreamConfig {
             max_event_bytes: read_max_event_bytes(table),
         };
         let timeout = table.read_or("timeout", DEFAULT_TIMEOUT, |s| s.duration(TIMEOUTS));
-        let ca_file = table.read("ca_file", |s| file::path(s, base, "a file"));
-        let ca_file = ca_file.map(|read| read.value);
+        let ca_file = read_ca_file(table);
         let address = address?.value;
         if ca_file.is_some() && !address.is_tls() {
             let problem = Problem::new("given for a connection without TLS");

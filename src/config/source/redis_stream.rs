@@ -1,14 +1,13 @@
 //! `type = "redis_stream"`.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
 
-use super::file;
 use super::queue::{Usual, read_settings};
+use super::tls::read_ca_file;
 use crate::config::error::Problem;
 use crate::config::reader::TableReader;
 use crate::config::setting::Setting;
@@ -35,7 +34,6 @@ pub struct RedisStreamConfig {
 
 impl RedisStreamConfig {
     pub(super) fn read(table: &mut TableReader<'_>) -> Option<Self> {
-        let base = table.document().path.parent().unwrap_or(Path::new(""));
         let url = table.require("url", "add url = \"redis://localhost:6379\"", redis_url);
         let stream =
             table.require("stream", "add stream = \"…\"", |s| name(s, "the key of a stream"));
@@ -45,7 +43,7 @@ impl RedisStreamConfig {
             [("beginning", ReadFrom::Beginning), ("group_created", ReadFrom::GroupCreated)];
         let read_from = table.read_or("read_from", ReadFrom::Beginning, |s| s.one_of(&choices));
         let retry_after = table.read_or("retry_after", DEFAULT_RETRY, |s| s.duration(RETRIES));
-        let ca_file = table.read("ca_file", |s| file::path(s, base, "a file"));
+        let ca_file = read_ca_file(table);
         let (url, is_tls) = url.map(|read| read.value).unzip();
         if table.has("ca_file") && is_tls == Some(false) {
             let problem = Problem::new("beside a URL without TLS");
@@ -59,7 +57,7 @@ impl RedisStreamConfig {
             group,
             read_from,
             retry_after,
-            ca_file: ca_file.map(|read| read.value),
+            ca_file,
         };
         Some(Self { options, settings })
     }

@@ -5,11 +5,12 @@ use std::io;
 
 use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
-use rustls::{AlertDescription, CertificateError};
+use rustls::AlertDescription;
 
 use super::Broker;
 use crate::event::excerpt::excerpt;
 use crate::source::queue::QueueError;
+use crate::sources::tls::{certificate_fix, certificate_is_refused};
 
 /// Longest part of a broker's own words that is repeated, in characters.
 const SHOWN_LENGTH_MAX: usize = 300;
@@ -270,36 +271,4 @@ fn alert(cause: &io::Error) -> Option<AlertDescription> {
         rustls::Error::AlertReceived(alert) => Some(*alert),
         _ => None,
     }
-}
-
-fn certificate_fix(problem: &CertificateError) -> &'static str {
-    match problem {
-        CertificateError::UnknownIssuer => {
-            "name the certificate of the authority that signed the broker's as ca_file"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "write the host in the URL as it stands in the broker's certificate"
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "renew the broker's certificate"
-        }
-        _ => "see the broker's certificate, and ca_file",
-    }
-}
-
-/// With TLS 1.3 a server looks at the client's certificate when the handshake is over for the client.
-fn certificate_is_refused(alert: AlertDescription) -> bool {
-    matches!(
-        alert,
-        AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::DecryptError
-            | AlertDescription::HandshakeFailure
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied
-    )
 }

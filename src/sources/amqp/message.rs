@@ -1,19 +1,18 @@
-//! A delivery as a message: its properties, and headers of every type as JSON.
+//! A delivery as a message, and its properties as metadata.
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use lapin::message::Delivery;
-use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
-use serde_json::{Map, Number, Value};
+use lapin::types::ShortString;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::STREAM_OFFSET;
 use crate::source::queue::Message;
+use crate::sources::amqp_value::{given, instant, object};
 
 /// What a queue counts, and adds to the headers on its way out. It differs between two deliveries of one message, which
 /// have to be the same event.
@@ -48,11 +47,6 @@ fn name_of(metadata: &Map<String, Value>) -> String {
     format!("{:016x}", u64::from_be_bytes(first))
 }
 
-/// An empty string is what clients send that have nothing to say.
-fn given(text: Option<&ShortString>) -> Option<String> {
-    text.map(ToString::to_string).filter(|text| !text.is_empty())
-}
-
 /// The properties that are no part of an event otherwise.
 fn metadata(delivery: &Delivery) -> Map<String, Value> {
     let properties = &delivery.properties;
@@ -82,7 +76,8 @@ fn metadata(delivery: &Delivery) -> Map<String, Value> {
             metadata.insert(name.to_owned(), number.into());
         }
     }
-    let mut headers = properties.headers().as_ref().map(object).unwrap_or_default();
+    let headers = properties.headers().as_ref();
+    let mut headers = headers.map(|table| object(table, written)).unwrap_or_default();
     headers.retain(|name, _| !COUNTERS.contains(&name.as_str()));
     if !headers.is_empty() {
         metadata.insert("headers".to_owned(), headers.into());
@@ -90,53 +85,7 @@ fn metadata(delivery: &Delivery) -> Map<String, Value> {
     metadata
 }
 
-fn object(table: &FieldTable) -> Map<String, Value> {
-    let entries = table.inner().iter();
-    entries.map(|(name, value)| (name.to_string(), json(value))).collect()
-}
-
-/// What JSON has no type for becomes text: bytes that are not UTF-8 as base64, times by RFC 3339, NaN by its name.
-fn json(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::Boolean(value) => (*value).into(),
-        AMQPValue::ShortShortInt(value) => (*value).into(),
-        AMQPValue::ShortShortUInt(value) => (*value).into(),
-        AMQPValue::ShortInt(value) => (*value).into(),
-        AMQPValue::ShortUInt(value) => (*value).into(),
-        AMQPValue::LongInt(value) => (*value).into(),
-        AMQPValue::LongUInt(value) => (*value).into(),
-        AMQPValue::LongLongInt(value) => (*value).into(),
-        // By its own digits: as a double, 0.1 would be 0.10000000149011612.
-        AMQPValue::Float(value) => number(&value.to_string()),
-        AMQPValue::Double(value) => number(&value.to_string()),
-        AMQPValue::DecimalValue(value) => decimal(*value),
-        AMQPValue::ShortString(value) => value.as_str().into(),
-        AMQPValue::LongString(value) => match std::str::from_utf8(value.as_bytes()) {
-            Ok(text) => text.into(),
-            Err(_) => STANDARD.encode(value.as_bytes()).into(),
-        },
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(json).collect(),
-        AMQPValue::Timestamp(seconds) => match instant(*seconds) {
-            Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true).into(),
-            None => (*seconds).into(),
-        },
-        AMQPValue::FieldTable(table) => object(table).into(),
-        AMQPValue::ByteArray(bytes) => STANDARD.encode(bytes.as_slice()).into(),
-        AMQPValue::Void => Value::Null,
-    }
-}
-
-fn number(text: &str) -> Value {
-    let number = text.parse().ok().and_then(Number::from_f64);
-    number.map_or_else(|| text.into(), Value::Number)
-}
-
-/// Ten digits at most, which a double keeps.
-fn decimal(decimal: DecimalValue) -> Value {
-    number(&format!("{}e-{}", decimal.value, decimal.scale))
-}
-
-/// A time by its seconds since 1970, unless it is out of all bounds.
-fn instant(seconds: u64) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)
+/// Times in headers, by RFC 3339.
+fn written(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }

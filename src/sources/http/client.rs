@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,26 +13,7 @@ use secrecy::ExposeSecret;
 use super::address::{AllowHosts, CheckedResolver, SystemResolver};
 use super::failure::cause;
 use super::{HttpOptions, HttpSourceError};
-
-/// `ca_file`, `client_cert_file`, `client_key_file`: PEM files, read when the source is made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TlsFiles {
-    /// `ca_file`: the certificates that sign servers. They replace the public ones: who has a certificate authority of
-    /// their own wants no other to vouch for the source. Default: those that the machine trusts.
-    pub ca_file: Option<PathBuf>,
-    /// `client_cert_file` and `client_key_file`: the certificate (and what leads to its root) and the key that this
-    /// client shows. Both or none; default none.
-    pub client: Option<ClientFiles>,
-}
-
-/// A certificate of our own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ClientFiles {
-    /// The certificate, followed by intermediate ones.
-    pub cert_file: PathBuf,
-    /// Its key: PKCS 8, PKCS 1 or SEC 1, not encrypted.
-    pub key_file: PathBuf,
-}
+use crate::sources::tls::{ClientFiles, TlsFiles};
 
 /// What makes one client unlike another. No `Debug`: the proxy may hold a password.
 #[derive(Clone, PartialEq, Eq, Hash)]

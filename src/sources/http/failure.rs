@@ -7,6 +7,7 @@ use url::Url;
 
 use super::address::HostRefused;
 use crate::source::{FailureClass, SourceError};
+use crate::sources::tls::certificate_is_refused;
 use crate::telemetry::chain;
 
 /// What the innermost library said, without the request's URL and what is wrapped around it.
@@ -61,18 +62,7 @@ fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e 
 
 fn refused_certificate(error: &reqwest::Error) -> Option<AlertDescription> {
     match find::<rustls::Error>(error)? {
-        rustls::Error::AlertReceived(
-            alert @ (AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::DecryptError
-            | AlertDescription::HandshakeFailure
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied),
-        ) => Some(*alert),
+        rustls::Error::AlertReceived(alert) if certificate_is_refused(*alert) => Some(*alert),
         _ => None,
     }
 }

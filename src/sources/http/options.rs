@@ -9,8 +9,8 @@ use url::Url;
 use super::address::AllowHosts;
 use super::asking::Asking;
 use super::auth::Auth;
-use super::client::TlsFiles;
 use crate::mapping::Mapping;
+use crate::sources::tls::TlsFiles;
 
 /// An HTTP API, asked for one window after the other.
 ///

@@ -4,8 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes};
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use uuid::Uuid;
+
+use crate::sources::amqp_value::number;
 
 /// Deepest nesting of lists and maps that is read.
 const DEPTH_MAX: u32 = 64;
@@ -116,7 +118,6 @@ fn coded(code: u8, bytes: &mut Bytes, depth: u32) -> Result<Value, Malformed> {
         0x71 => i32::from_be_bytes(fixed(bytes)?).into(),
         0x80 => u64::from_be_bytes(fixed(bytes)?).into(),
         0x81 => i64::from_be_bytes(fixed(bytes)?).into(),
-        // By its own digits: as a double, 0.1 would be 0.10000000149011612.
         0x72 => number(&f32::from_be_bytes(fixed(bytes)?).to_string()),
         0x82 => number(&f64::from_be_bytes(fixed(bytes)?).to_string()),
         0x74 => STANDARD.encode(fixed::<4>(bytes)?).into(),
@@ -198,10 +199,6 @@ fn text(bytes: &Bytes) -> Result<Value, Malformed> {
         Ok(text) => Ok(text.into()),
         Err(_) => Err(Malformed("a text is not UTF-8")),
     }
-}
-
-fn number(text: &str) -> Value {
-    text.parse().ok().and_then(Number::from_f64).map_or_else(|| text.into(), Value::Number)
 }
 
 fn instant(milliseconds: i64) -> Value {

@@ -4,7 +4,6 @@ use std::io;
 
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
-use rustls::CertificateError;
 
 use super::StreamOptions;
 use super::address::Protocol;
@@ -13,6 +12,7 @@ use super::wire::WireError;
 use crate::event::excerpt::excerpt;
 use crate::source::queue::{QueueError, QueueFailure};
 use crate::source::{FailureClass, SourceError};
+use crate::sources::tls::certificate_fix;
 
 /// Longest part of a broker's own words that is repeated, in characters.
 const SHOWN_LENGTH_MAX: usize = 300;
@@ -91,19 +91,9 @@ impl StreamOptions {
                 QueueError::rejected(format!("{place} does not speak TLS"))
                     .with_fix("name the port that does, or take TLS out of the URL's scheme")
             }
-            rustls::Error::InvalidCertificate(problem) => rejected.with_fix(match problem {
-                CertificateError::UnknownIssuer => {
-                    "name the certificate of the authority that signed the broker's as ca_file"
-                }
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. } => {
-                    "write the host in the URL as it stands in the broker's certificate"
-                }
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "renew the broker's certificate"
-                }
-                _ => "see the broker's certificate, and ca_file",
-            }),
+            rustls::Error::InvalidCertificate(problem) => {
+                rejected.with_fix(certificate_fix(problem))
+            }
             _ => QueueError::unavailable(format!("TLS with {place} failed: {inner}")),
         }
     }

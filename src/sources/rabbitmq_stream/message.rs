@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use lapin::message::Delivery;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 use serde_json::{Map, Value};
 
 use super::amqp10::Sections;
 use super::chunk::Entry;
 use crate::source::queue::Message;
+use crate::sources::amqp_value::{given, instant, object};
 
 /// The header and the annotation in which the broker tells the offset. Which it is, is the version of the event.
 pub(super) const OFFSET: &str = "x-stream-offset";
@@ -102,40 +101,39 @@ pub(super) fn offset(delivery: &Delivery) -> Option<i64> {
 /// What AMQP 0-9-1 delivers.
 pub(super) fn of_delivery(delivery: Delivery, routed_as: &Arc<str>) -> Message {
     let properties = &delivery.properties;
-    let given = |text: &Option<lapin::types::ShortString>| {
-        text.as_ref().map(ToString::to_string).filter(|text| !text.is_empty())
-    };
     let mut metadata = Map::new();
     for (name, text) in [
         ("exchange", Some(delivery.exchange.to_string()).filter(|text| !text.is_empty())),
         ("routing_key", Some(delivery.routing_key.to_string()).filter(|text| !text.is_empty())),
-        ("content_type", given(properties.content_type())),
-        ("content_encoding", given(properties.content_encoding())),
-        ("correlation_id", given(properties.correlation_id())),
-        ("reply_to", given(properties.reply_to())),
-        ("expiration", given(properties.expiration())),
-        ("user_id", given(properties.user_id())),
-        ("app_id", given(properties.app_id())),
+        ("content_type", given(properties.content_type().as_ref())),
+        ("content_encoding", given(properties.content_encoding().as_ref())),
+        ("correlation_id", given(properties.correlation_id().as_ref())),
+        ("reply_to", given(properties.reply_to().as_ref())),
+        ("expiration", given(properties.expiration().as_ref())),
+        ("user_id", given(properties.user_id().as_ref())),
+        ("app_id", given(properties.app_id().as_ref())),
     ] {
         if let Some(text) = text {
             metadata.insert(name.to_owned(), text.into());
         }
     }
-    let mut headers = properties.headers().as_ref().map(object).unwrap_or_default();
+    // Times end in "+00:00" here, and in "Z" over the stream protocol.
+    let headers = properties.headers().as_ref();
+    let mut headers =
+        headers.map(|table| object(table, |time| time.to_rfc3339())).unwrap_or_default();
     headers.remove(OFFSET);
     if !headers.is_empty() {
         metadata.insert("headers".to_owned(), headers.into());
     }
-    let message_id = given(properties.message_id());
+    let message_id = given(properties.message_id().as_ref());
     keep_id(&mut metadata, message_id.as_deref());
-    let event_type = given(properties.kind());
+    let event_type = given(properties.kind().as_ref());
     let is_encoded = event_type.as_deref() == Some(ENCODED);
-    let seconds = properties.timestamp().and_then(|seconds| i64::try_from(seconds).ok());
     let message = Message {
         body: Bytes::from(delivery.data),
         event_type: event_type.filter(|_| !is_encoded),
         message_id,
-        occurred_at: seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
+        occurred_at: properties.timestamp().and_then(instant),
         routed_as: Arc::clone(routed_as),
         metadata,
         ..Message::default()
@@ -147,43 +145,4 @@ pub(super) fn of_delivery(delivery: Delivery, routed_as: &Arc<str>) -> Message {
         Ok(sections) => Message { body: sections.body, ..message },
         Err(malformed) => Message { fault: Some(malformed.to_string()), ..message },
     }
-}
-
-fn object(table: &FieldTable) -> Map<String, Value> {
-    table.inner().iter().map(|(name, value)| (name.to_string(), json(value))).collect()
-}
-
-/// What JSON has no type for becomes text, as in the stream protocol.
-fn json(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::Boolean(value) => (*value).into(),
-        AMQPValue::ShortShortInt(value) => (*value).into(),
-        AMQPValue::ShortShortUInt(value) => (*value).into(),
-        AMQPValue::ShortInt(value) => (*value).into(),
-        AMQPValue::ShortUInt(value) => (*value).into(),
-        AMQPValue::LongInt(value) => (*value).into(),
-        AMQPValue::LongUInt(value) => (*value).into(),
-        AMQPValue::LongLongInt(value) => (*value).into(),
-        AMQPValue::Float(value) => number(&value.to_string()),
-        AMQPValue::Double(value) => number(&value.to_string()),
-        AMQPValue::DecimalValue(value) => number(&format!("{}e-{}", value.value, value.scale)),
-        AMQPValue::ShortString(value) => value.as_str().into(),
-        AMQPValue::LongString(value) => match std::str::from_utf8(value.as_bytes()) {
-            Ok(text) => text.into(),
-            Err(_) => STANDARD.encode(value.as_bytes()).into(),
-        },
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(json).collect(),
-        AMQPValue::Timestamp(seconds) => {
-            let time = i64::try_from(*seconds).ok().and_then(|s| DateTime::from_timestamp(s, 0));
-            time.map_or_else(|| (*seconds).into(), |time| time.to_rfc3339().into())
-        }
-        AMQPValue::FieldTable(table) => object(table).into(),
-        AMQPValue::ByteArray(bytes) => STANDARD.encode(bytes.as_slice()).into(),
-        AMQPValue::Void => Value::Null,
-    }
-}
-
-fn number(text: &str) -> Value {
-    let number = text.parse().ok().and_then(serde_json::Number::from_f64);
-    number.map_or_else(|| text.into(), Value::Number)
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use eventloader::source::queue::{QueueError, QueueFailure, QueueSession as _, QueueSource as _};
-use eventloader::sources::amqp::{Amqp, AmqpOptions, TlsFiles};
+use eventloader::sources::amqp::{Amqp, AmqpOptions};
+use eventloader::sources::tls::{ClientFiles, TlsFiles};
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::json;
@@ -170,8 +171,9 @@ async fn tls_is_checked_both_ways() {
     let home = rabbit.ca_file();
     let own = |name: &str| home.parent().unwrap().join(name);
     // The broker trusts its own authority, whose one certificate is good for servers and clients.
-    let client = Some((own("cert.pem"), own("key.pem")));
-    let at = |url: &str, ca_file: Option<PathBuf>, client: Option<(PathBuf, PathBuf)>| {
+    let with_key = |key_file| Some(ClientFiles { cert_file: own("cert.pem"), key_file });
+    let client = with_key(own("key.pem"));
+    let at = |url: &str, ca_file: Option<PathBuf>, client: Option<ClientFiles>| {
         let tls = TlsFiles { ca_file, client };
         AmqpOptions { tls, ..options(url, &queue) }
     };
@@ -199,8 +201,8 @@ async fn tls_is_checked_both_ways() {
     for (ca_file, client, told) in [
         (Some(own("nothing.pem")), None, "cannot read ca_file"),
         (Some(own("key.pem")), None, "it has no \"-----BEGIN CERTIFICATE-----\""),
-        (ca_file.clone(), Some((own("cert.pem"), own("cert.pem"))), "client_key_file"),
-        (ca_file.clone(), Some((own("cert.pem"), leaf.key_file.clone())), "TLS cannot be set up"),
+        (ca_file.clone(), with_key(own("cert.pem")), "client_key_file"),
+        (ca_file.clone(), with_key(leaf.key_file.clone()), "TLS cannot be set up"),
     ] {
         let error = Amqp::new(at(&url, ca_file, client)).unwrap_err();
         assert!(error.to_string().contains(told), "{error}");

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use eventloader::source::FailureClass;
-use eventloader::sources::http::{ClientFiles, Clients, HttpOptions, HttpSource, TlsFiles};
+use eventloader::sources::http::{Clients, HttpOptions, HttpSource};
+use eventloader::sources::tls::{ClientFiles, TlsFiles};
 use eventloader::telemetry::chain;
 
 use super::{fetch, ids, options, refused, source};

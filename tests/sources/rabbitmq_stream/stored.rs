@@ -1,11 +1,9 @@
 //! `eventloader run` with a stream of a real RabbitMQ: what is in the database in the end.
 
-use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
-use serde_json::json;
 use tokio::process::Child;
+use uuid::Uuid;
 
-use super::numbered;
+use super::{click, declare_brief, numbered, overflow};
 use crate::support::database::Database;
 use crate::support::program::{Program, signal};
 use crate::support::rabbitmq::RabbitMq;
@@ -69,12 +67,7 @@ async fn what_is_published_reaches_the_event_log() {
 #[tokio::test]
 async fn gaps_and_what_stands_beside_the_body_are_stored() {
     let broker = RabbitMq::shared().await;
-    let limits = [
-        ("x-max-length-bytes", AMQPValue::LongLongInt(50_000)),
-        ("x-stream-max-segment-size-bytes", AMQPValue::LongLongInt(20_000)),
-    ];
-    let stream = broker.declare_stream(&limits).await;
-    broker.publish(&stream, numbered(0..100)).await;
+    let stream = declare_brief(broker).await;
     let database = Database::migrated().await;
     let program = Program::new(&database, &configuration(broker, &stream));
     let child = program.start(&["run"], "log");
@@ -82,19 +75,9 @@ async fn gaps_and_what_stands_beside_the_body_are_stored() {
     stopped(child, &program).await;
 
     // Retention drops most of these while nobody reads.
-    for round in 0..60 {
-        let body = json!({ "round": round, "a": "x".repeat(1000) }).to_string();
-        broker.publish(&stream, (0..10).map(|_| (body.as_str(), BasicProperties::default()))).await;
-    }
-    let id = uuid::Uuid::new_v4();
-    let mut headers = FieldTable::default();
-    headers.insert("tenant".into(), AMQPValue::LongString("acme".into()));
-    let properties = BasicProperties::default()
-        .with_type("click.made".into())
-        .with_message_id(id.to_string().into())
-        .with_content_type("application/json".into())
-        .with_headers(headers);
-    broker.publish(&stream, [(r#"{"last": true}"#, properties)]).await;
+    overflow(broker, &stream).await;
+    let id = Uuid::new_v4();
+    broker.publish(&stream, [(r#"{"last": true}"#, click(id))]).await;
     let child = program.start(&["run"], "log");
     // Its offset is not known: the broker takes some for itself.
     wait_for("the last message twice", || async {
