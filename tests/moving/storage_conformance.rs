@@ -53,6 +53,7 @@ storage_conformance! {
     a_busy_source_is_left_to_the_one_who_has_it,
     a_running_worker_moves_deposits_until_it_is_stopped,
     attributes_arrive_unchanged,
+    a_batch_of_large_events_is_bounded_by_its_bytes,
 }
 
 fn events(ids: impl IntoIterator<Item = i64>) -> Vec<Event> {
@@ -467,4 +468,23 @@ async fn attributes_arrive_unchanged(stage: Stage) {
         Some(request),
     );
     assert_eq!(row, expected);
+}
+
+async fn a_batch_of_large_events_is_bounded_by_its_bytes(stage: Stage) {
+    stage.inbox.register("s", 0).await;
+    // Hexadecimal digits without an order: they stay as long as they are.
+    let large = |id: i64| {
+        let text: String = (0..32_000).map(|_| Uuid::new_v4().simple().to_string()).collect();
+        event_with(id, &json!({ "id": id, "text": text }))
+    };
+    for ids in [1..=20, 21..=40] {
+        stage.inbox.deposit("s", &ids.map(large).collect::<Vec<_>>()).await;
+    }
+    let mut counts = Vec::new();
+    while let MoveOutcome::Moved(moved) = stage.storage.move_batch("s", 1000).await.unwrap() {
+        counts.push(moved.moved_count);
+    }
+    assert_eq!(counts, [33, 7]);
+    assert_eq!(stage.events().stored("s").await, (1..=40).collect::<Vec<_>>());
+    assert_eq!(stage.inbox.last_stored_id("s").await, 40);
 }
