@@ -16,6 +16,10 @@ pub const FOLLOW_EVERY: Duration = Duration::from_millis(700);
 /// that one goes on, and this one looks again at leisure, so that instances do not race for every single request.
 const EARLY: Duration = Duration::from_millis(20);
 
+/// Added to the spacing: the moment that it counts from is written down by a call to the database, and a claim whose way is
+/// shorter than that call's was would come too early and cost a round trip for nothing.
+const MARGIN: Duration = Duration::from_millis(1);
+
 /// How often a source is looked at that may not be asked for long, to notice that an operator lifted it.
 const THROTTLED_EVERY: Duration = Duration::from_secs(30);
 
@@ -75,7 +79,10 @@ pub fn next_look(
     since_answer: Duration,
     jitter: f64,
 ) -> Duration {
-    let spacing = min_interval.saturating_sub(since_answer);
+    let spacing = match min_interval {
+        Duration::ZERO => Duration::ZERO,
+        interval => (interval + MARGIN).saturating_sub(since_answer),
+    };
     let follow = FOLLOW_EVERY.mul_f64(0.8 + 0.2 * jitter);
     match ending {
         Ending::Denied { reason: Denial::Busy, wait, .. } => {
@@ -139,6 +146,6 @@ mod tests {
             Duration::from_millis(30),
             0.5,
         );
-        assert_eq!(look, Duration::from_millis(170));
+        assert_eq!(look, Duration::from_millis(170) + MARGIN);
     }
 }

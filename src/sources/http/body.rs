@@ -18,6 +18,9 @@ use crate::source::{FailureClass, SourceError};
 /// How much of a body that broke a size limit is kept as a dead letter.
 const KEPT_OF_OVERSIZED: usize = 1 << 20;
 
+/// Room made at once for a body that says how long it is. One that is longer, or says more than it has, grows as it comes.
+const ROOM_MAX: usize = 1 << 20;
+
 /// Why a body could not be read.
 pub(super) enum BodyError {
     /// The deadline came first.
@@ -34,7 +37,8 @@ pub(super) async fn read(
     deadline: Instant,
     max_bytes: usize,
 ) -> Result<Bytes, BodyError> {
-    let mut body = BytesMut::new();
+    let said = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut body = BytesMut::with_capacity(said.unwrap_or(0).min(ROOM_MAX).min(max_bytes));
     let mut chunks = response.bytes_stream();
     while let Some(chunk) =
         timeout_at(deadline, chunks.next()).await.map_err(|_| BodyError::Late)?
