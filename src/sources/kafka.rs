@@ -4,7 +4,7 @@
 //! rebalance or for a new group, is recognised by its place. Start reading at [`KafkaSource`].
 //!
 //! librdkafka has threads of its own, reconnects by itself, and wants to be polled, or the group goes on without us. So a
-//! session has a thread that polls whether or not anybody wants messages, with at most two batches waiting. A database
+//! session has a thread that polls whether or not anybody wants messages, with a few batches waiting at most. A database
 //! that is away for an hour costs no rebalance: the partitions are paused, and the polling goes on.
 
 mod begin;

@@ -158,7 +158,7 @@ async fn a_session_that_wants_nothing_stays_in_the_group() {
     }
     let first = kafka.source().connect("test-1").await.unwrap();
     let taken = deliver(&first, 2).await;
-    // Two batches of two wait, the rest is held back; longer than that pauses the partitions.
+    // A few batches of two wait, the rest is held back; longer than that pauses the partitions.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let second = kafka.source().connect("test-2").await.unwrap();
     let moved = deliver(&second, 1).await;

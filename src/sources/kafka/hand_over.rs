@@ -1,6 +1,6 @@
 //! Between the thread that polls and the calls of the session: messages that wait for a batch, within bounds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::positions::{Positions, Span};
 use crate::source::queue::{BatchLimits, Delivery, Gap, Message, QueueError};
 
-/// What waits at most, in batches of the size that is asked for.
-const BATCHES_WAITING_MAX: usize = 2;
+/// What waits at most, in batches of the size that is asked for: enough to make batches of few partitions.
+const BATCHES_WAITING_MAX: usize = 4;
 /// Bytes of bodies that wait at most, and one message more.
 const BYTES_WAITING_MAX: usize = 16 << 20;
 
@@ -226,6 +226,9 @@ impl State {
     }
 
     fn take_batch(&mut self) -> Delivery<Receipt> {
+        if self.waiting.len() > self.limits.count {
+            self.gather();
+        }
         let (mut messages, mut gaps) = (Vec::new(), Vec::new());
         let (mut bytes, mut spans) = (0, BTreeMap::<i32, Vec<Span>>::new());
         while messages.len() < self.limits.count && bytes < self.limits.bytes {
@@ -249,6 +252,17 @@ impl State {
         Delivery { messages, gaps, receipt: Receipt { spans } }
     }
 
+    /// Puts what waits of one partition together, the partition first that waits longest: what goes to one stream together
+    /// is stored together.
+    fn gather(&mut self) {
+        let mut ranks = HashMap::new();
+        for waiting in &self.waiting {
+            let next = ranks.len();
+            ranks.entry(waiting.span.partition).or_insert(next);
+        }
+        self.waiting.make_contiguous().sort_by_key(|waiting| ranks[&waiting.span.partition]);
+    }
+
     /// Drops what was taken in a term that is over.
     fn forget_void(&mut self) {
         let positions = &self.positions;
@@ -259,5 +273,41 @@ impl State {
         };
         self.bytes = self.waiting.iter().map(length).sum();
         self.since = self.since.filter(|_| !self.waiting.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_is_of_few_partitions_and_in_their_order() {
+        let hand_over = HandOver::new();
+        for partition in 0..4 {
+            hand_over.assign(partition, Some(0), None);
+        }
+        for offset in 0..4 {
+            for partition in 0..4 {
+                let version = Some(offset);
+                hand_over.put(partition, offset, Message { version, ..Message::default() });
+            }
+        }
+        let limits = BatchLimits { count: 6, bytes: 1 << 20, linger: Duration::ZERO };
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            let Delivery { messages, receipt, .. } = hand_over.batch(limits).await.unwrap();
+            let partitions: Vec<i32> = receipt.spans.iter().map(|span| span.partition).collect();
+            let versions: Vec<i64> =
+                messages.iter().filter_map(|message| message.version).collect();
+            taken.push((partitions, versions));
+        }
+        assert_eq!(
+            taken,
+            [
+                (vec![0, 1], vec![0, 1, 2, 3, 0, 1]),
+                (vec![1, 2], vec![2, 3, 0, 1, 2, 3]),
+                (vec![3], vec![0, 1, 2, 3]),
+            ]
+        );
     }
 }
