@@ -185,7 +185,7 @@ pub(super) const KEYS: &[Key] = &[
         .such_as("\"amqps://app:${SHOP_TOKEN}@mq.example.com:5671/%2f\""),
     shown("sources.amqp", "queue", None, "The queue. It has to be there, unless `declare` is set.").such_as("\"payments\""),
     shown("sources.amqp", "prefetch", Is("1000"), "The most messages that are here and not acknowledged; fewer where their \
-           bodies, by the sizes of the last ones, would take more than 64 MiB. At twice `batch_size`, one batch is received while one is stored."),
+           bodies, by the sizes of the last ones, would take more than 64 MiB. A batch has at most half of them, so that one is received while one is stored."),
     shown("sources.amqp", "declare", None, "Whether the queue, durable, and its `bindings` are created where they are \
            missing. One that is there and differs is refused. Left out: nothing is created.").such_as("true"),
     shown("sources.amqp", "queue_type", None, "The type of a queue that is declared. Left out: what the broker makes of it.")

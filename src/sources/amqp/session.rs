@@ -166,8 +166,10 @@ impl QueueSession for AmqpSession {
 }
 
 impl Inbound {
+    /// While one half of what the broker may send ahead is stored, the other half comes.
     fn is_full(&self, limits: BatchLimits) -> bool {
-        self.waiting.len() >= limits.count.max(1) || self.byte_count >= limits.bytes.max(1)
+        let half = usize::from(self.window.count()).div_ceil(2);
+        self.waiting.len() >= limits.count.clamp(1, half) || self.byte_count >= limits.bytes.max(1)
     }
 
     /// Lets another consumer take over when messages have become larger or smaller: the window of one is fixed when it
