@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::Consumer;
-use super::batch::sort;
+use super::batch::{StreamBatch, sort};
 use super::deposit::NotStored;
 use crate::failpoint::{self, Place};
 use crate::loader::Stop;
@@ -35,6 +35,12 @@ pub(super) struct Session<'a, Q> {
     pub(super) consumer: Consumer,
     pub(super) source: &'a Q,
     pub(super) stop: Stop,
+}
+
+/// A delivery whose messages are read.
+struct Received<R> {
+    batches: Vec<StreamBatch>,
+    receipt: R,
 }
 
 /// Why a connection ended that did not fail.
@@ -154,8 +160,8 @@ impl<Q: QueueSource> Session<'_, Q> {
         outcome
     }
 
-    /// Takes deliveries one after the other; while one is deposited, the next is being received. The call that receives is
-    /// given up only at the end: what a driver does in it is finished.
+    /// Takes deliveries one after the other; while one is deposited, the next is being received and read. The call that
+    /// receives is given up only at the end: what a driver does in it is finished.
     async fn take_turns(&self, session: &Q::Session) -> Result<End, QueueError> {
         let settings = &self.consumer.settings;
         let limits = BatchLimits {
@@ -163,7 +169,7 @@ impl<Q: QueueSource> Session<'_, Q> {
             bytes: BATCH_BYTES_MAX,
             linger: settings.linger,
         };
-        let mut delivering = Box::pin(session.deliver(limits));
+        let mut delivering = Box::pin(self.receive(session, limits));
         let mut next = None;
         let mut look_at = Instant::now() + LOOK_EVERY;
         let mut forget_at = Instant::now();
@@ -191,10 +197,9 @@ impl<Q: QueueSource> Session<'_, Q> {
                 }
             };
             // A session that failed is asked nothing more.
-            let delivery = delivered?;
-            failpoint::hit(Place::Delivered);
-            delivering = Box::pin(session.deliver(limits));
-            let mut storing = pin!(self.store(session, delivery));
+            let received = delivered?;
+            delivering = Box::pin(self.receive(session, limits));
+            let mut storing = pin!(self.store(session, received));
             loop {
                 tokio::select! {
                     biased;
@@ -208,15 +213,26 @@ impl<Q: QueueSource> Session<'_, Q> {
         }
     }
 
+    /// Takes the next delivery and reads its messages.
+    async fn receive(
+        &self,
+        session: &Q::Session,
+        limits: BatchLimits,
+    ) -> Result<Received<<Q::Session as QueueSession>::Receipt>, QueueError> {
+        let Delivery { messages, gaps, receipt } = session.deliver(limits).await?;
+        failpoint::hit(Place::Delivered);
+        let Consumer { source_name, settings, .. } = &self.consumer;
+        Ok(Received { batches: sort(source_name, &settings.mapping, messages, gaps), receipt })
+    }
+
     /// Deposits a delivery and acknowledges it.
     async fn store(
         &self,
         session: &Q::Session,
-        delivery: Delivery<<Q::Session as QueueSession>::Receipt>,
+        received: Received<<Q::Session as QueueSession>::Receipt>,
     ) -> Result<Option<End>, QueueError> {
         let consumer = &self.consumer;
-        let Delivery { messages, gaps, receipt } = delivery;
-        let batches = sort(&consumer.source_name, &consumer.settings.mapping, messages, gaps);
+        let Received { batches, receipt } = received;
         if mutant::is_on(Mutant::AcknowledgeFirst) {
             session.acknowledge(receipt).await?;
             drop(consumer.deposit(batches, &self.stop.work).await);
