@@ -2,20 +2,17 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
-/// How a time is written.
-type Written = fn(DateTime<Utc>) -> String;
-
 /// The headers of AMQP 0-9-1.
-pub(super) fn object(table: &FieldTable, written: Written) -> Map<String, Value> {
+pub(super) fn object(table: &FieldTable) -> Map<String, Value> {
     let entries = table.inner().iter();
-    entries.map(|(name, value)| (name.to_string(), json(value, written))).collect()
+    entries.map(|(name, value)| (name.to_string(), json(value))).collect()
 }
 
-fn json(value: &AMQPValue, written: Written) -> Value {
+fn json(value: &AMQPValue) -> Value {
     match value {
         AMQPValue::Boolean(value) => (*value).into(),
         AMQPValue::ShortShortInt(value) => (*value).into(),
@@ -34,13 +31,11 @@ fn json(value: &AMQPValue, written: Written) -> Value {
             Ok(text) => text.into(),
             Err(_) => STANDARD.encode(value.as_bytes()).into(),
         },
-        AMQPValue::FieldArray(values) => {
-            values.as_slice().iter().map(|value| json(value, written)).collect()
-        }
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(json).collect(),
         AMQPValue::Timestamp(seconds) => {
             instant(*seconds).map_or_else(|| (*seconds).into(), |time| written(time).into())
         }
-        AMQPValue::FieldTable(table) => object(table, written).into(),
+        AMQPValue::FieldTable(table) => object(table).into(),
         AMQPValue::ByteArray(bytes) => STANDARD.encode(bytes.as_slice()).into(),
         AMQPValue::Void => Value::Null,
     }
@@ -55,6 +50,11 @@ pub(super) fn number(text: &str) -> Value {
 /// A time by its seconds since 1970, unless it is out of all bounds.
 pub(super) fn instant(seconds: u64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)
+}
+
+/// A time as all metadata have it: RFC 3339, in UTC, with no more digits than it needs.
+pub(super) fn written(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// An empty string is what clients send that have nothing to say.

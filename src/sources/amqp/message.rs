@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
 use lapin::message::Delivery;
 use lapin::types::ShortString;
 use serde_json::{Map, Value};
@@ -77,15 +76,10 @@ fn metadata(delivery: &Delivery) -> Map<String, Value> {
         }
     }
     let headers = properties.headers().as_ref();
-    let mut headers = headers.map(|table| object(table, written)).unwrap_or_default();
+    let mut headers = headers.map(object).unwrap_or_default();
     headers.retain(|name, _| !COUNTERS.contains(&name.as_str()));
     if !headers.is_empty() {
         metadata.insert("headers".to_owned(), headers.into());
     }
     metadata
-}
-
-/// Times in headers, by RFC 3339.
-fn written(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }

@@ -3,11 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::sources::amqp_value::number;
+use crate::sources::amqp_value::{number, written};
 
 /// Deepest nesting of lists and maps that is read.
 const DEPTH_MAX: u32 = 64;
@@ -203,7 +203,7 @@ fn text(bytes: &Bytes) -> Result<Value, Malformed> {
 
 fn instant(milliseconds: i64) -> Value {
     match DateTime::<Utc>::from_timestamp_millis(milliseconds) {
-        Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true).into(),
+        Some(time) => written(time).into(),
         None => milliseconds.into(),
     }
 }

@@ -117,10 +117,8 @@ pub(super) fn of_delivery(delivery: Delivery, routed_as: &Arc<str>) -> Message {
             metadata.insert(name.to_owned(), text.into());
         }
     }
-    // Times end in "+00:00" here, and in "Z" over the stream protocol.
     let headers = properties.headers().as_ref();
-    let mut headers =
-        headers.map(|table| object(table, |time| time.to_rfc3339())).unwrap_or_default();
+    let mut headers = headers.map(object).unwrap_or_default();
     headers.remove(OFFSET);
     if !headers.is_empty() {
         metadata.insert("headers".to_owned(), headers.into());
