@@ -322,7 +322,7 @@ fn answer_at_once(
 async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Run(command) => command.run(context).await,
-        Command::RetryWorker(command) => command.run(context).await,
+        Command::RetryWorker(command) => Box::pin(command.run(context)).await,
         Command::Demo(command) => command.run(context).await,
         Command::Check(command) => command.run(context).await,
         Command::PruneRequestLog(command) => command.run(context).await,

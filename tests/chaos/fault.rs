@@ -149,22 +149,22 @@ impl Plan {
 fn draw(rng: &mut StdRng, statement: &mut u64) -> Fault {
     let soon = Duration::from_millis(rng.random_range(50..500));
     match rng.random_range(0..100) {
-        0..30 => {
+        0..28 => {
             let place = Place::ALL[rng.random_range(0..Place::ALL.len())];
             let most = if BUSY_PLACES.contains(&place) { 30 } else { 1 };
             Fault::KillAt(place, rng.random_range(1..=most))
         }
-        30..52 => {
+        28..46 => {
             *statement = *statement % 60 + 1;
             let phases = [Phase::Unsent, Phase::Sent, Phase::Answered];
             Fault::KillAtStatement(At::Statement(*statement), phases[rng.random_range(0..3)])
         }
-        52..70 => Fault::Kill(soon),
-        70..80 => Fault::Pause(soon, pause(rng)),
-        80..88 => pause_at(rng),
-        88..96 => Fault::LoseReply(lost_call(rng)),
-        96 => Fault::Cut,
-        97 => Fault::Stall(pause(rng)),
+        46..60 => Fault::Kill(soon),
+        60..72 => Fault::Pause(soon, pause(rng)),
+        72..83 => pause_at(rng),
+        83..95 => Fault::LoseReply(lost_call(rng)),
+        95 => Fault::Cut,
+        96 => Fault::Stall(pause(rng)),
         _ => Fault::Terminate(soon),
     }
 }
