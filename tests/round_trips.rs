@@ -109,8 +109,11 @@ pub(crate) fn proxy(database: &Database, directory: &Path, ready_count: Arc<Atom
                     let mut body = vec![0; length as usize - 4];
                     from_server.read_exact(&mut body).await.unwrap();
                     ready_count.fetch_add(usize::from(head[0] == b'Z'), Ordering::Relaxed);
-                    to_client.write_all(&head).await.unwrap();
-                    to_client.write_all(&body).await.unwrap();
+                    let answer = [&head[..], &body].concat();
+                    if to_client.write_all(&answer).await.is_err() {
+                        // The client has ended.
+                        return;
+                    }
                 }
             });
         }
