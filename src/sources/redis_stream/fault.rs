@@ -12,7 +12,8 @@ use QueueFailure::{Rejected, Unavailable};
 /// What is done first, in messages.
 pub(super) const CONNECT: &str = "connect";
 /// The commands that a consumer sends.
-const COMMANDS: &str = "+xreadgroup +xack +xclaim +xautoclaim +xpending +xrange +xinfo +xgroup +type +multi +exec +eval +select";
+const COMMANDS: &str =
+    "+xreadgroup +xack +xclaim +xpending +xrange +xinfo +xgroup +type +multi +exec +eval +select";
 
 /// What a code of Redis means: class, what happened, what to do.
 const CODES: &[(&str, QueueFailure, &str, &str)] = &[

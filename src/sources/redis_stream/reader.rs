@@ -49,15 +49,23 @@ end
 return {stream, groups, entries, is_put_back}
 ";
 
-/// `XAUTOCLAIM` of `ARGV[5]` entries from `ARGV[4]` on. It forgets what was trimmed or deleted as it names it; so where there
-/// is such, only that is answered, and stays pending until its loss is stored.
+/// Takes over at most `ARGV[5]` entries from `ARGV[4]` on that have been idle for long enough. `XAUTOCLAIM` would forget what
+/// was trimmed or deleted as it names it, idle or not; here that is named and stays pending until its loss is stored.
 const CLAIM: &str = r"
-local lost = {}
-for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], ARGV[4], '+', ARGV[5])) do
-    if #redis.call('XRANGE', KEYS[1], pending[1], pending[1]) == 0 then lost[#lost + 1] = pending[1] end
+local claim, lost = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3]}, {}
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], ARGV[4], '+', ARGV[5])
+for _, entry in ipairs(pending) do
+    if #redis.call('XRANGE', KEYS[1], entry[1], entry[1]) > 0 then
+        claim[#claim + 1] = entry[1]
+    else
+        lost[#lost + 1] = entry[1]
+    end
 end
-if #lost > 0 then return {'0-0', {}, lost} end
-return redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], 'COUNT', ARGV[5])
+local claimed = {}
+if #claim > 5 then claimed = redis.call(unpack(claim)) end
+local last = '0-0'
+if #pending == tonumber(ARGV[5]) then last = pending[#pending][1] end
+return {last, claimed, lost}
 ";
 
 /// Takes entries from Redis, and keeps them until they are delivered.
@@ -178,20 +186,19 @@ impl Reader {
     async fn claim(&mut self, count: usize, limits: &BatchLimits) -> Result<(), QueueError> {
         self.look_back = Some(EntryId::ZERO);
         let place = &self.consumer.place;
+        let from = match self.claim_cursor {
+            EntryId::ZERO => "-".to_owned(),
+            after => format!("({after}"),
+        };
         let mut command = cmd("EVAL");
+        command.arg(CLAIM).arg(1).arg(place.stream.as_ref()).arg(&place.group);
         command
-            .arg(CLAIM)
-            .arg(1)
-            .arg(place.stream.as_ref())
-            .arg(&place.group)
-            .arg(&self.consumer.name);
-        command
+            .arg(&self.consumer.name)
             .arg(millis(self.consumer.retry_after))
-            .arg(self.claim_cursor.to_string())
+            .arg(from)
             .arg(count);
         let answer = self.consumer.link.call(&command, "take over pending entries").await?;
-        let claimed =
-            reply::claimed(answer).ok_or_else(|| self.consumer.link.strange("XAUTOCLAIM"))?;
+        let claimed = reply::claimed(answer).ok_or_else(|| self.consumer.link.strange("EVAL"))?;
         for id in claimed.deleted {
             self.lose(id);
         }

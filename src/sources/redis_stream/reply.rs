@@ -38,7 +38,7 @@ pub(super) struct GroupState {
     pub(super) consumers: u64,
 }
 
-/// What `XAUTOCLAIM` answers.
+/// What was taken over.
 #[derive(Default)]
 pub(super) struct Claimed {
     /// Where to go on; zero: everything was looked at.

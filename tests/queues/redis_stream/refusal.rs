@@ -60,7 +60,7 @@ async fn credentials_and_rights_that_do_not_do_are_told() {
 async fn the_rights_that_are_named_are_enough() {
     let stream = Stream::new().await;
     let name = stream.options.stream.clone();
-    let rights = "+xreadgroup +xack +xclaim +xautoclaim +xpending +xrange +xinfo +xgroup +type +multi +exec +eval +select";
+    let rights = "+xreadgroup +xack +xclaim +xpending +xrange +xinfo +xgroup +type +multi +exec +eval +select";
     let key = format!("~{name}");
     let mut words = vec!["ACL", "SETUSER", "enough", "on", ">wr0ng", key.as_str()];
     words.extend(rights.split(' '));
