@@ -168,7 +168,7 @@ impl QueueSession for AmqpSession {
 impl Inbound {
     /// While one half of what the broker may send ahead is stored, the other half comes.
     fn is_full(&self, limits: BatchLimits) -> bool {
-        let half = usize::from(self.window.count()).div_ceil(2);
+        let half = usize::from(self.window.count_max()).div_ceil(2);
         self.waiting.len() >= limits.count.clamp(1, half) || self.byte_count >= limits.bytes.max(1)
     }
 

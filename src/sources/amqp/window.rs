@@ -34,6 +34,11 @@ impl Window {
         Self { count_max, count, average: 0, seen: 0, one_by_one }
     }
 
+    /// `prefetch`: the window where messages are small.
+    pub(super) fn count_max(&self) -> u16 {
+        self.count_max
+    }
+
     /// What the broker was told.
     pub(super) fn count(&self) -> u16 {
         self.count
