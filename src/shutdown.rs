@@ -22,19 +22,22 @@ pub async fn overdue(stop: &Stop) {
     tokio::time::sleep(GIVE_UP).await;
 }
 
-/// Waits for SIGTERM or SIGINT and drives `stop` through its two stages. Returns when everything has to end now: at
-/// the second signal. Never returns otherwise.
+/// Waits for SIGTERM or SIGINT, or the end of a part, and drives `stop` through its two stages. Returns when everything has
+/// to end now: at the second signal. Never returns otherwise.
 ///
 /// # Errors
 ///
 /// Signals cannot be waited for.
 pub async fn on_signals(stop: Stop) -> std::io::Result<()> {
     let mut signals = Signals::new()?;
-    let name = signals.next().await;
-    tracing::info!(
-        signal = name,
-        "stopping: no new requests, work in flight is finished; once more to leave at once"
-    );
+    tokio::select! {
+        name = signals.next() => tracing::info!(
+            signal = name,
+            "stopping: no new requests, work in flight is finished; once more to leave at once"
+        ),
+        // A part has ended by itself: the others have as long as after a signal.
+        () = stop.intake.cancelled() => {}
+    }
     failpoint::hit(Place::StopAsked);
     stop.intake.cancel();
     tokio::select! {
