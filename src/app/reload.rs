@@ -8,7 +8,8 @@ use sqlx::PgPool;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
-use super::{AppError, Reread, register, set_up_all};
+use super::sources::set_up_all;
+use super::{AppError, Reread, register};
 use crate::config::{Config, ConfigError, Difference, SourceConfig};
 use crate::consumer::ConsumerChange;
 use crate::loader::SourceChange;
