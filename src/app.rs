@@ -2,23 +2,28 @@
 
 mod reload;
 mod sources;
+mod watch;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::sync::watch::channel as watch_channel;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::admin::{AdminError, Running};
 use crate::config::{Config, ConfigError, ProcessConfig, RequestLogConfig, SourceConfig};
 use crate::consumer::{ConsumedSource, Consumers};
 use crate::database::{self, Database, DatabaseError};
 use crate::failpoint::{self, Place};
-use crate::loader::{self, Counters, LoadedSource, Loader, Stop};
+use crate::heartbeat::Pulse;
+use crate::loader::{self, LoadedSource, Loader, Stop};
+use crate::metrics::{EventCount, Metrics};
 use crate::retry_worker::{self, RetryWorker};
+use crate::service_manager;
 use crate::shutdown;
 pub(crate) use crate::sources::http::Clients;
 use crate::storage::{EventStorage, OtherDatabase, SameDatabase};
@@ -30,6 +35,7 @@ use crate::upkeep::prune::Retention;
 use sources::set_up_all;
 pub use sources::sql_options;
 pub(crate) use sources::{SetUp, set_up};
+use watch::Served;
 
 /// Names of sources with new inbox rows that may wait; more than that, and the retry worker's own look finds them.
 const HINT_CAPACITY: usize = 1024;
@@ -71,6 +77,9 @@ pub enum AppError {
     /// Signals cannot be waited for.
     #[error("failed to wait for signals")]
     Signals(#[source] std::io::Error),
+    /// The address of the admin server.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// A part ended that never should.
     #[error("the {0} ended unexpectedly")]
     PartEnded(&'static str),
@@ -104,6 +113,8 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let stop = Stop::default();
     let hangup = signal(SignalKind::hangup()).map_err(AppError::Signals)?;
+    // Before the database is there: whoever asks how it is gets an answer.
+    let admin = watch::serve_admin(&config.admin).await?;
     // Heard from the beginning: a start may wait for the database for a minute.
     let mut signals = pin!(shutdown::on_signals(stop.clone()));
     let opened = tokio::select! {
@@ -118,7 +129,7 @@ pub async fn run(
     let outcome = tokio::select! {
         biased;
         signalled = &mut signals => Err(second_signal(signalled)),
-        outcome = run_on(&database, config, roles, &stop, hangup, reread) => outcome,
+        outcome = run_on(&database, config, roles, &stop, hangup, reread, admin.as_ref()) => outcome,
         never = database.keep_running() => match never {},
         () = shutdown::overdue(&stop) => Err(AppError::Overdue),
     };
@@ -141,6 +152,7 @@ async fn run_on(
     stop: &Stop,
     hangup: Signal,
     reread: Reread<'_>,
+    admin: Option<&Served>,
 ) -> Result<(), AppError> {
     let shares = Shares::of(config.database.max_connections);
     let moving = database.share(shares.retry_worker);
@@ -154,9 +166,8 @@ async fn run_on(
     let (loader_changes, changes) = mpsc::channel(1);
     let (consumer_changes, consumers_hear) = mpsc::channel(1);
     let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
-    let counters = Arc::new(Counters::default());
     let upkeep = upkeep(&moving, &config.request_log);
-    let moved = Arc::clone(&worker.moved);
+    let metrics = Arc::clone(&worker.metrics);
     let owner = loader::new_owner();
     tracing::info!(owner, source_count = config.sources.len(), ?roles, "eventloader is running");
     let connections = database.connections(shares.loader);
@@ -166,7 +177,8 @@ async fn run_on(
         sources: consumed,
         changes: consumers_hear,
         deposited: deposited.clone(),
-        counters: Arc::clone(&counters),
+        metrics: Arc::clone(&metrics),
+        pulse: Pulse::new("consumers"),
     };
     let loader = Loader {
         connections: connections.clone(),
@@ -175,12 +187,29 @@ async fn run_on(
         changes,
         concurrency: config.loader.concurrency,
         deposited,
-        counters: Arc::clone(&counters),
+        metrics: Arc::clone(&metrics),
+        pulse: Pulse::new("loader"),
     };
 
+    let has = |role: Role| roles.is_empty() || roles.contains(&role);
+    let mut pulses = Vec::new();
+    if has(Role::Loader) {
+        pulses.extend([loader.pulse.clone(), consumers.pulse.clone()]);
+    }
+    if has(Role::RetryWorker) {
+        pulses.push(worker.pulse.clone());
+    }
+    let (config_changes, current_config) = watch_channel(Arc::new(config.clone()));
+    let running = Running {
+        config: current_config,
+        metrics: Arc::clone(&metrics),
+        pulses: pulses.clone(),
+        pool: database.share(shares.admin),
+        connections: connections.clone(),
+        owner: loader.owner.clone(),
+    };
     failpoint::hit(Place::Running);
     let worker_stop = tokio_util::sync::CancellationToken::new();
-    let has = |role: Role| roles.is_empty() || roles.contains(&role);
     let worker_task =
         has(Role::RetryWorker).then(|| spawn_part(worker.run(hints, worker_stop.clone()), stop));
     let loader_task = has(Role::Loader).then(|| spawn_part(loader.run(stop.clone()), stop));
@@ -188,15 +217,21 @@ async fn run_on(
     let upkeep_task = upkeep
         .filter(|_| has(Role::Upkeep))
         .map(|upkeep| spawn_part(upkeep.run(stop.clone()), stop));
-    let _summary = spawn(summarise(counters, moved));
+    let _summary = spawn(summarise(Arc::clone(&metrics)));
+    let _watch = watch::begin(admin, running, pulses, metrics);
 
-    let heard_by = reload::HeardBy { loader: loader_changes, consumers: consumer_changes };
-    let reloading = reload::on_hangups(hangup, reread, config, &database.pool, heard_by);
+    let heard_by = reload::HeardBy {
+        loader: loader_changes,
+        consumers: consumer_changes,
+        config: config_changes,
+    };
+    let reloading = reload::on_hangups(hangup, reread, config, &moving, heard_by);
     tokio::select! {
         biased;
         joined = join("loader", loader_task, &stop.intake) => joined?,
         never = reloading => match never {},
     }
+    service_manager::stopping();
     failpoint::hit(Place::LoaderEnded);
     join("consumers", consumers_task, &stop.intake).await?;
     failpoint::hit(Place::ConsumersEnded);
@@ -230,7 +265,7 @@ async fn begin(database: &Database, config: &Config, moving: &PgPool) -> Result<
         "schema is up to date"
     );
     let (loaded, consumed) = set_up_all(&config.sources, &mut Clients::default())?;
-    register(&database.pool, &config.sources).await?;
+    register(moving, &config.sources).await?;
     let worker = retry_worker(moving, config).await?;
     Ok(Begun { loaded, consumed, worker })
 }
@@ -278,13 +313,16 @@ async fn join(
 struct Shares {
     loader: u32,
     retry_worker: u32,
+    admin: u32,
 }
 
 impl Shares {
     /// Splits `max_connections`. With too few to split, each part has one.
     fn of(max_connections: u32) -> Self {
         let retry_worker = (max_connections / 2).clamp(1, retry_worker::SOURCES_AT_ONCE);
-        Self { retry_worker, loader: max_connections.saturating_sub(retry_worker).max(1) }
+        let admin = 1;
+        let loader = max_connections.saturating_sub(retry_worker + admin).max(1);
+        Self { loader, retry_worker, admin }
     }
 }
 
@@ -302,11 +340,10 @@ pub async fn retry_worker(pool: &PgPool, config: &Config) -> Result<RetryWorker,
         }),
     };
     Ok(RetryWorker {
-        pool: pool.clone(),
         storage,
         batch_size: config.retry_worker.batch_size,
         max_attempts: config.retry_worker.max_attempts,
-        moved: Arc::new(AtomicU64::new(0)),
+        ..RetryWorker::new(pool.clone())
     })
 }
 
@@ -352,33 +389,22 @@ async fn register<'a>(
 }
 
 /// Says once a second what was done, as long as something was.
-async fn summarise(counters: Arc<Counters>, moved: Arc<AtomicU64>) {
+async fn summarise(metrics: Arc<Metrics>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let read = || {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            count(&counters.requests),
-            count(&counters.failures),
-            count(&counters.fetched),
-            count(&counters.refused),
-            count(&moved),
-        ]
-    };
-    let mut before = read();
+    let mut before = metrics.totals();
     loop {
         tick.tick().await;
-        let now = read();
+        let now = metrics.totals();
         if now != before {
-            let [requests, failures, fetched, refused, stored] =
-                std::array::from_fn(|i| now[i] - before[i]);
+            let since = |what: EventCount| now.events[what as usize] - before.events[what as usize];
             tracing::info!(
-                requests,
-                failures,
-                fetched,
-                refused,
-                stored,
-                stored_total = now[4],
+                requests = now.requests - before.requests,
+                failures = now.failures - before.failures,
+                fetched = since(EventCount::Fetched),
+                refused = since(EventCount::Refused),
+                stored = since(EventCount::Moved),
+                stored_total = now.events[EventCount::Moved as usize],
                 "in the last second"
             );
         }

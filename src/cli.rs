@@ -6,6 +6,7 @@ mod config;
 mod create_partitions;
 mod dead_letters;
 mod demo;
+mod healthcheck;
 mod init;
 mod migrate;
 mod output;
@@ -26,6 +27,7 @@ use sqlx::PgPool;
 use crate::app::AppError;
 use crate::config::{Config, ConfigError, Environment, LoadRequest, ProcessConfig};
 use crate::database::{Database, DatabaseError};
+use crate::operate::OperateError;
 use crate::postgres::migrate::SchemaError;
 use crate::store::{Actor, StoreError};
 use crate::telemetry::{self, LogFormat, chain};
@@ -102,6 +104,8 @@ enum Command {
     /// What was refused: list, show, replay and discard
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Ask the admin server of a running eventloader whether it is healthy
+    Healthcheck(healthcheck::Healthcheck),
     /// Write a commented configuration file to begin with
     Init(init::Init),
     /// The configuration: what can be set, and what is
@@ -146,6 +150,13 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<OperateError> for Failure {
+    fn from(error: OperateError) -> Self {
+        let code = if matches!(error, OperateError::Usage { .. }) { 2 } else { 1 };
+        Self { code, hint: error.hint().map(str::to_owned), message: chain(&error) }
+    }
+}
+
 impl From<UpkeepError> for Failure {
     fn from(error: UpkeepError) -> Self {
         Self { code: 1, message: chain(&error), hint: error.hint() }
@@ -183,6 +194,9 @@ impl From<AppError> for Failure {
         match error {
             AppError::Database(error) => error.into(),
             AppError::Store(error) => error.into(),
+            AppError::Admin(error) => {
+                Self { code: 1, hint: error.hint().map(str::to_owned), message: chain(&error) }
+            }
             AppError::Source { .. } | AppError::StreamTaken(_) => {
                 Self { code: CONFIGURATION, message: chain(&error), hint: None }
             }
@@ -332,6 +346,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Sources(command) => command.run(context).await,
         Command::Requests(command) => command.run(context).await,
         Command::DeadLetters(command) => command.run(context).await,
+        Command::Healthcheck(command) => command.run(context).await,
         Command::Init(_) | Command::Config(_) | Command::Completions(_) | Command::Man(_) => {
             unreachable!("answered at once")
         }

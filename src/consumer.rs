@@ -16,8 +16,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
-use crate::loader::{Counters, Stop};
+use crate::heartbeat::{Heartbeat, Pulse};
+use crate::loader::Stop;
 use crate::mapping::message::MessageMapping;
+use crate::metrics::Metrics;
 use crate::postgres::connections::Connections;
 use crate::source::queue::{QueueError, QueueInspection, QueueSource};
 use crate::telemetry::chain;
@@ -118,7 +120,7 @@ struct Consumer {
     owner: String,
     /// Told the streams that have new inbox rows. A hint.
     deposited: mpsc::Sender<String>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 /// What becomes different while the consumers run. The sources have to be registered.
@@ -143,7 +145,9 @@ pub struct Consumers {
     /// Told the name of each stream that has new inbox rows. A hint: it may be full or closed.
     pub deposited: mpsc::Sender<String>,
     /// Counts since the start.
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
+    /// The sign that the loop turns.
+    pub pulse: Pulse,
 }
 
 /// A source in work.
@@ -169,7 +173,8 @@ impl Consumers {
             sources,
             changes: mpsc::channel(1).1,
             deposited,
-            counters: Arc::default(),
+            metrics: Arc::default(),
+            pulse: Pulse::new("consumers"),
         };
         (consumers, hints)
     }
@@ -179,6 +184,7 @@ impl Consumers {
         let mut changes = std::mem::replace(&mut self.changes, mpsc::channel(1).1);
         let mut running: HashMap<String, Running> = HashMap::new();
         let mut tasks: JoinMap<String, ()> = JoinMap::new();
+        let mut heartbeat = Heartbeat::of(self.pulse.clone());
         for source in std::mem::take(&mut self.sources) {
             self.start(source, &mut running, &mut tasks, &stop, Duration::ZERO);
         }
@@ -190,6 +196,7 @@ impl Consumers {
             }
             tokio::select! {
                 biased;
+                () = heartbeat.beat() => {}
                 Some((name, outcome)) = tasks.join_next() => {
                     if let Err(error) = &outcome {
                         tracing::error!(source_name = name, error = chain(error), "consumer panicked");
@@ -237,7 +244,7 @@ impl Consumers {
             connections: self.connections.clone(),
             owner: self.owner.clone(),
             deposited: self.deposited.clone(),
-            counters: Arc::clone(&self.counters),
+            metrics: Arc::clone(&self.metrics),
         };
         let leave = stop.intake.child_token();
         let own_stop = Stop { intake: leave.clone(), work: stop.work.clone() };

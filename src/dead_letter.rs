@@ -8,6 +8,7 @@ use serde::Deserialize;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::config::{SourceConfig, SourceKind};
 use crate::consumer::{self, StreamBatch};
 use crate::event::Item;
 use crate::mapping::message::MessageMapping;
@@ -47,6 +48,31 @@ pub enum Judge {
     Events(usize),
     /// A queue source.
     Messages(Box<MessageMapping>),
+}
+
+/// The size of an event where no source of the name is configured.
+const DEFAULT_MAX_EVENT_BYTES: usize = 1 << 20;
+
+impl Judge {
+    /// How the source of a dead letter is configured now; the letter of a partition names its source.
+    pub fn of(sources: &[SourceConfig], letter: &DeadLetter) -> Self {
+        let named = letter.detail.get("source_name").and_then(|name| name.as_str());
+        let source_name = named.unwrap_or(&letter.origin);
+        let source = sources.iter().find(|source| source.name.as_str() == source_name);
+        source.map_or(Self::Events(DEFAULT_MAX_EVENT_BYTES), |source| match &source.kind {
+            SourceKind::Http(http) => Self::Events(http.mapping.max_event_bytes),
+            SourceKind::File(file) => Self::Events(file.mapping.max_event_bytes),
+            SourceKind::Command(command) => Self::Events(command.mapping.max_event_bytes),
+            SourceKind::Sql(sql) => Self::Events(sql.mapping.max_event_bytes),
+            SourceKind::RabbitMqStream(stream) => Self::Events(stream.mapping.max_event_bytes),
+            #[cfg(feature = "kafka")]
+            SourceKind::Kafka(kafka) => Self::Messages(Box::new(kafka.settings.mapping.clone())),
+            SourceKind::RedisStream(stream) => {
+                Self::Messages(Box::new(stream.settings.mapping.clone()))
+            }
+            SourceKind::Amqp(amqp) => Self::Messages(Box::new(amqp.settings.mapping.clone())),
+        })
+    }
 }
 
 /// Replays one dead letter.

@@ -7,6 +7,7 @@
 //! The modules in reading order: [`source`] and [`event`] say what comes in, [`loader`] how it is asked for, [`store`]
 //! what is written where, [`retry_worker`] and [`storage`] how it reaches `events`.
 
+pub mod admin;
 pub mod app;
 pub mod check;
 pub mod cli;
@@ -18,15 +19,20 @@ pub mod demo;
 pub mod event;
 pub mod failpoint;
 pub mod handler;
+pub mod heartbeat;
 pub mod loader;
 pub mod mapping;
+pub mod metrics;
 mod mutant;
+pub mod operate;
 pub mod pattern;
 pub mod postgres;
 pub mod retry_worker;
+pub mod service_manager;
 pub mod shutdown;
 pub mod source;
 pub mod sources;
+pub mod status;
 pub mod storage;
 pub mod store;
 pub mod telemetry;

@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::failpoint::{self, Place};
+use crate::heartbeat::{Heartbeat, Pulse};
+use crate::metrics::Metrics;
 use crate::postgres::connections::Connections;
 use crate::source::EventSource;
 use crate::store::StoreError;
@@ -92,21 +94,6 @@ impl SourceSettings {
     }
 }
 
-/// Counts since the start, for the summary line and the metrics.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Requests that were answered with a page or a failure.
-    pub requests: std::sync::atomic::AtomicU64,
-    /// Requests that brought no valid page.
-    pub failures: std::sync::atomic::AtomicU64,
-    /// Events that went to the inbox.
-    pub fetched: std::sync::atomic::AtomicU64,
-    /// Events that went to the dead letters on arrival.
-    pub refused: std::sync::atomic::AtomicU64,
-    /// Messages that were delivered before, and stored then.
-    pub duplicates: std::sync::atomic::AtomicU64,
-}
-
 /// The two meanings of stopping: take nothing new; let go of what is in work.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
@@ -151,7 +138,9 @@ pub struct Loader {
     /// Told the name of each source that has new inbox rows. A hint: it may be full or closed.
     pub deposited: mpsc::Sender<String>,
     /// Counts since the start.
-    pub counters: Arc<Counters>,
+    pub metrics: Arc<Metrics>,
+    /// The sign that the loop turns.
+    pub pulse: Pulse,
 }
 
 /// A source is promised to be taken over within `lease_ttl` + 1 s: half of that second is left to those who look.
@@ -175,7 +164,8 @@ impl Loader {
             changes: mpsc::channel(1).1,
             concurrency: 64,
             deposited,
-            counters: Arc::default(),
+            metrics: Arc::default(),
+            pulse: Pulse::new("loader"),
         };
         (loader, hints)
     }
@@ -212,6 +202,7 @@ impl Loader {
     pub async fn run(mut self, stop: Stop) {
         let mut schedule = Schedule::new(&self.sources, self.concurrency);
         let mut changes = std::mem::replace(&mut self.changes, mpsc::channel(1).1);
+        let mut heartbeat = Heartbeat::of(self.pulse.clone());
         let loader = Arc::new(self);
         loop {
             // Read once: between two looks it may come, and leave nothing to wait for.
@@ -221,6 +212,7 @@ impl Loader {
             }
             tokio::select! {
                 biased;
+                () = heartbeat.beat() => {}
                 Some((key, report)) = schedule.running.join_next() => {
                     failpoint::hit(Place::CycleEnded);
                     schedule.finished(key, report);

@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
 use crate::failpoint::{self, Place};
+use crate::heartbeat::{Heartbeat, Pulse};
 use crate::loader::policy::{Backoff, RETRY_BACKOFF};
+use crate::metrics::{EventCount, Metrics};
 use crate::storage::{EventStorage, SameDatabase};
 use crate::store::inbox::{self, FailedRow, MoveOutcome, Moved};
 use crate::store::{Remedy, StoreError};
@@ -46,8 +47,10 @@ pub struct RetryWorker {
     pub batch_size: u32,
     /// Tries of one row before it becomes a dead letter, 1..=100.
     pub max_attempts: u32,
-    /// Rows moved since the start, for the summary line.
-    pub moved: Arc<AtomicU64>,
+    /// Counts since the start.
+    pub metrics: Arc<Metrics>,
+    /// The sign that the loop turns.
+    pub pulse: Pulse,
 }
 
 /// What a pass did.
@@ -102,7 +105,14 @@ impl RetryWorker {
     /// A worker that moves to `events` beside the inbox, 1000 rows a batch, 5 tries a row.
     pub fn new(pool: PgPool) -> Self {
         let storage = Arc::new(SameDatabase { pool: pool.clone() });
-        Self { pool, storage, batch_size: 1000, max_attempts: 5, moved: Arc::default() }
+        Self {
+            pool,
+            storage,
+            batch_size: 1000,
+            max_attempts: 5,
+            metrics: Arc::default(),
+            pulse: Pulse::new("retry-worker"),
+        }
     }
 
     /// Moves whatever can be moved until `stop`.
@@ -118,6 +128,7 @@ impl RetryWorker {
         let mut hints_open = true;
         let mut rests = Rests::default();
         let mut look_failures = 0;
+        let mut heartbeat = Heartbeat::of(self.pulse.clone());
         loop {
             // Read once: between two looks it may come, and leave nothing to wait for.
             let going_on = !stop.is_cancelled();
@@ -126,6 +137,7 @@ impl RetryWorker {
             }
             tokio::select! {
                 biased;
+                () = heartbeat.beat() => {}
                 () = stop.cancelled(), if going_on => queue.clear(),
                 Some((source_name, turn)) = running.join_next() => match turn {
                     Ok(Ok(Turn::Drained(_))) => {
@@ -137,6 +149,7 @@ impl RetryWorker {
                         queue.push(source_name);
                     }
                     Ok(Err(error)) => {
+                        self.metrics.move_failed();
                         let failures = rests.begin(&source_name);
                         report_trouble(&source_name, &error, failures);
                     }
@@ -183,6 +196,7 @@ impl RetryWorker {
                 0
             }
             Err(error) => {
+                self.metrics.move_failed();
                 if failures == 0 {
                     tracing::warn!(
                         error = chain(&error),
@@ -230,12 +244,14 @@ impl RetryWorker {
         let mut limit = self.batch_size;
         for _ in 0..BATCHES_PER_TURN {
             failpoint::hit(Place::MoveUnsent);
+            let began = Instant::now();
             match self.storage.move_batch(source_name, limit).await {
                 Ok(MoveOutcome::Moved(moved)) => {
                     failpoint::hit(Place::MoveDone);
                     report.add_moved(moved);
-                    self.moved
-                        .fetch_add(u64::from(moved.moved_count.cast_unsigned()), Ordering::Relaxed);
+                    self.metrics.moved(source_name, began.elapsed());
+                    let moved_count = u64::from(moved.moved_count.cast_unsigned());
+                    self.metrics.count(source_name, EventCount::Moved, moved_count);
                     report_conflicts(source_name, moved);
                     if moved.row_count() < limit {
                         return Ok(Turn::Drained(report));

@@ -21,6 +21,7 @@ pub mod source;
 pub mod subscription;
 pub mod subscription_replay;
 pub mod subscription_retry;
+pub mod upkeep;
 
 use std::borrow::Cow;
 use std::time::Duration;

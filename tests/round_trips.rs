@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use eventloader::heartbeat::Pulse;
 use eventloader::loader::policy::OnFailure;
-use eventloader::loader::{Counters, LoadedSource, Loader, SourceSettings, Stop};
+use eventloader::loader::{LoadedSource, Loader, SourceSettings, Stop};
+use eventloader::metrics::Metrics;
 use eventloader::postgres::connections::Connections;
 use eventloader::sources::memory::MemorySource;
 use eventloader::store::source::{self, Registration};
@@ -60,7 +62,8 @@ async fn a_request_costs_two_round_trips() {
         changes: tokio::sync::mpsc::channel(1).1,
         concurrency: 8,
         deposited: tokio::sync::mpsc::channel(1).0,
-        counters: Arc::new(Counters::default()),
+        metrics: Arc::new(Metrics::default()),
+        pulse: Pulse::new("loader"),
     };
     let running = tokio::spawn(loader.run(stop.clone()));
     wait_for("a few requests of each source", || async { (asked() >= 5 * SOURCES).then_some(()) })

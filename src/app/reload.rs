@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sqlx::PgPool;
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::sources::set_up_all;
 use super::{AppError, Reread, register};
@@ -38,6 +39,7 @@ enum ReloadError {
 pub(super) struct HeardBy {
     pub(super) loader: mpsc::Sender<SourceChange>,
     pub(super) consumers: mpsc::Sender<ConsumerChange>,
+    pub(super) config: watch::Sender<Arc<Config>>,
 }
 
 /// Reloads at every SIGHUP. A configuration that is wrong in any place changes nothing.
@@ -93,6 +95,7 @@ async fn reload(
     // A loader that is not run by this process, or has ended, has no use for it.
     drop(heard_by.loader.send(for_loader).await);
     drop(heard_by.consumers.send(for_consumers).await);
+    heard_by.config.send_replace(Arc::new(config.clone()));
     Ok(config)
 }
 

@@ -6,14 +6,8 @@ use sqlx::PgPool;
 
 use super::output::time;
 use super::{Context, Failure, actor};
-use crate::config::SourceKind;
 use crate::dead_letter::{self, Judge, Replay};
 use crate::store::dead_letter::{self as table, DeadLetter, Filter};
-
-const KINDS: [&str; 6] = ["event", "page", "conflict", "message", "outbox", "projection"];
-
-/// Where no source of the name is configured.
-const DEFAULT_MAX_EVENT_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
@@ -48,7 +42,7 @@ pub(super) enum DeadLetters {
 #[derive(Debug, Args)]
 pub(super) struct Choice {
     /// Only of this kind
-    #[arg(long, value_parser = KINDS)]
+    #[arg(long, value_parser = table::KINDS)]
     kind: Option<String>,
     /// Only of this source, lane or projection
     #[arg(long, value_name = "NAME")]
@@ -208,7 +202,7 @@ async fn replay(context: &Context, pool: &PgPool, bulk: &Bulk) -> Result<(), Fai
         let said = if bulk.dry_run {
             "would be replayed".to_owned()
         } else {
-            let judge = judge(context, letter);
+            let judge = Judge::of(&context.config.sources, letter);
             match dead_letter::replay(pool, letter.id, &actor(context), &judge).await? {
                 Replay::Replayed => "replayed".to_owned(),
                 Replay::Gone => "already gone".to_owned(),
@@ -256,24 +250,4 @@ fn report(context: &Context, outcomes: &[(i64, String)], json: bool) -> Result<(
         context.output.line(&format!("dead letter {id}: {said}"))?;
     }
     Ok(())
-}
-
-/// How the source of a dead letter is configured now; one of a partition names its source.
-fn judge(context: &Context, letter: &DeadLetter) -> Judge {
-    let source_name =
-        letter.detail.get("source_name").and_then(|name| name.as_str()).unwrap_or(&letter.origin);
-    let source = context.config.sources.iter().find(|source| source.name.as_str() == source_name);
-    source.map_or(Judge::Events(DEFAULT_MAX_EVENT_BYTES), |source| match &source.kind {
-        SourceKind::Http(http) => Judge::Events(http.mapping.max_event_bytes),
-        SourceKind::File(file) => Judge::Events(file.mapping.max_event_bytes),
-        SourceKind::Command(command) => Judge::Events(command.mapping.max_event_bytes),
-        SourceKind::Sql(sql) => Judge::Events(sql.mapping.max_event_bytes),
-        SourceKind::RabbitMqStream(stream) => Judge::Events(stream.mapping.max_event_bytes),
-        #[cfg(feature = "kafka")]
-        SourceKind::Kafka(kafka) => Judge::Messages(Box::new(kafka.settings.mapping.clone())),
-        SourceKind::RedisStream(stream) => {
-            Judge::Messages(Box::new(stream.settings.mapping.clone()))
-        }
-        SourceKind::Amqp(amqp) => Judge::Messages(Box::new(amqp.settings.mapping.clone())),
-    })
 }

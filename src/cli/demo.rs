@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-use super::status::{self, Report};
+use super::status;
 use super::{Context, Failure};
 use crate::config::ProcessConfig;
 use crate::database::DatabaseError;
@@ -24,6 +24,7 @@ use crate::demo;
 use crate::postgres::embedded::{Durability, Embedded, EmbeddedOptions};
 use crate::postgres::pool;
 use crate::shutdown::Signals;
+use crate::status::Report;
 
 /// How long it runs where nobody watches.
 const SECONDS_UNWATCHED: u64 = 20;

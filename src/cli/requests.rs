@@ -6,8 +6,8 @@ use sqlx::PgPool;
 
 use super::output::time;
 use super::{Context, Failure, actor};
+use crate::operate::{self, Mode};
 use crate::store::request_log::{self, Filter, Request};
-use crate::store::{failed_to, source};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Requests {
@@ -76,12 +76,14 @@ impl Requests {
                 let filter = Filter { source_name: source, status, limit };
                 let requests = request_log::list(pool, &filter).await?;
                 if let (true, Some(name)) = (requests.is_empty(), &filter.source_name) {
-                    super::sources::check_known(pool, name).await?;
+                    operate::known_source(pool, name).await?;
                 }
                 list(context, &requests, json)
             }
             Self::Show { id, json } => {
-                let request = request_log::show(pool, id).await?.ok_or_else(|| unknown(id))?;
+                let request = request_log::show(pool, id)
+                    .await?
+                    .ok_or_else(|| operate::unknown_request(id))?;
                 show(context, &request, json)
             }
             Self::Retry { ids, dry_run, json } => retry(context, pool, ids, dry_run, json).await,
@@ -90,10 +92,6 @@ impl Requests {
             }
         }
     }
-}
-
-fn unknown(id: i64) -> Failure {
-    Failure::new(format!("there is no request {id}")).with_hint("see `eventloader requests list`")
 }
 
 fn list(context: &Context, requests: &[Request], json: bool) -> Result<(), Failure> {
@@ -142,7 +140,7 @@ fn show(context: &Context, request: &Request, json: bool) -> Result<(), Failure>
         ("created", time(Some(request.created_at))),
         ("updated", time(Some(request.updated_at))),
     ])?;
-    if is_held(request) {
+    if operate::is_held(request) {
         context
             .output
             .line(&format!("\nfree it with `eventloader requests retry {}`", request.id))?;
@@ -150,47 +148,14 @@ fn show(context: &Context, request: &Request, json: bool) -> Result<(), Failure>
     Ok(())
 }
 
-fn is_held(request: &Request) -> bool {
-    matches!(request.status.as_str(), "failed" | "orphaned")
-}
-
-/// A request can be freed when its outcome is unknown and nobody works on it.
-fn check_held(request: &Request) -> Result<(), Failure> {
-    if is_held(request) {
-        return Ok(());
-    }
-    let why = match request.status.as_str() {
-        "reserved" => "it is in work; if its instance is gone, it becomes orphaned after the lease",
-        "inbox_only" => "its events have arrived and are on their way to the event log",
-        "succeeded" => {
-            "its events are in the event log; `eventloader sources seek` moves a cursor back"
-        }
-        _ => "it is closed already",
-    };
-    Err(Failure::new(format!("request {} is {}: {why}", request.id, request.status)))
-}
-
-/// All of them, or none.
 async fn retry(
     context: &Context,
     pool: &PgPool,
-    mut ids: Vec<i64>,
+    ids: Vec<i64>,
     dry_run: bool,
     json: bool,
 ) -> Result<(), Failure> {
-    ids.sort_unstable();
-    ids.dedup();
-    let mut transaction = pool.begin().await.map_err(failed_to("begin a retry"))?;
-    let mut requests = Vec::new();
-    for id in ids {
-        let request = request_log::lock(&mut transaction, id).await?.ok_or_else(|| unknown(id))?;
-        check_held(&request)?;
-        if !dry_run {
-            request_log::retry(&mut transaction, &request, &actor(context)).await?;
-        }
-        requests.push(request);
-    }
-    transaction.commit().await.map_err(failed_to("commit a retry"))?;
+    let requests = operate::retry(pool, ids, &actor(context), mode(dry_run)).await?;
     if json {
         let rows: Vec<_> = requests
             .iter()
@@ -213,6 +178,10 @@ async fn retry(
     Ok(())
 }
 
+fn mode(dry_run: bool) -> Mode {
+    if dry_run { Mode::DryRun } else { Mode::Do }
+}
+
 struct Skip {
     id: i64,
     to: Option<i64>,
@@ -221,50 +190,20 @@ struct Skip {
     json: bool,
 }
 
-async fn skip(context: &Context, pool: &PgPool, skip: &Skip) -> Result<(), Failure> {
-    let id = skip.id;
-    let known = request_log::show(pool, id).await?.ok_or_else(|| unknown(id))?;
-    let to = skip.to.or(known.max_id).ok_or_else(|| {
-        Failure::usage(format!("nobody knows where the window of request {id} ends")).with_hint(
-            format!("name the last id to leave out: `eventloader requests skip {id} --to ID`"),
-        )
-    })?;
-    if to <= known.after_id {
-        return Err(Failure::usage(format!(
-            "--to {to} is not after {}, where the window begins",
-            known.after_id
-        )));
+async fn skip(context: &Context, pool: &PgPool, asked: &Skip) -> Result<(), Failure> {
+    let plan = operate::Skip::plan(pool, asked.id, asked.to).await?;
+    let (name, after_id, to) = (&plan.request.source_name, plan.request.after_id, plan.to);
+    if !asked.dry_run {
+        let question = format!("Never ask {name} for the events after {after_id} up to {to}?");
+        context.output.confirm(&question, asked.yes)?;
     }
-    if !skip.dry_run {
-        let question = format!(
-            "Never ask {} for the events after {} up to {to}?",
-            known.source_name, known.after_id
-        );
-        context.output.confirm(&question, skip.yes)?;
-    }
-    let mut transaction = pool.begin().await.map_err(failed_to("begin a skip"))?;
-    let request = request_log::lock(&mut transaction, id).await?.ok_or_else(|| unknown(id))?;
-    check_held(&request)?;
-    let name = &request.source_name;
-    let cursor = source::lock_cursor(&mut transaction, name).await?;
-    if cursor.is_some_and(|cursor| cursor.has_state) {
-        return Err(Failure::new(format!(
-            "{name} goes on from its own state, not from an id: there is nothing to skip to"
-        ))
-        .with_hint(format!(
-            "mend the tap and `eventloader requests retry {id}`, or `eventloader sources seek {name} --state JSON`"
-        )));
-    }
-    if !skip.dry_run {
-        request_log::skip(&mut transaction, &request, to, &actor(context)).await?;
-        transaction.commit().await.map_err(failed_to("commit a skip"))?;
-    }
-    if skip.json {
+    plan.carry_out(pool, &actor(context), mode(asked.dry_run)).await?;
+    if asked.json {
         return context.output.json(&json!({
-            "request_id": id, "source_name": request.source_name, "after_id": request.after_id, "to": to,
-            "dry_run": skip.dry_run,
+            "request_id": asked.id, "source_name": name, "after_id": after_id, "to": to,
+            "dry_run": asked.dry_run,
         }));
     }
-    let verb = if skip.dry_run { "would go" } else { "goes" };
-    context.output.line(&format!("{} {verb} on after {to}", request.source_name))
+    let verb = if asked.dry_run { "would go" } else { "goes" };
+    context.output.line(&format!("{name} {verb} on after {to}"))
 }

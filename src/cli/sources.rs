@@ -5,7 +5,8 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::{Context, Failure, actor};
-use crate::config::{SourceKind, is_queue_type};
+use crate::config::SourceKind;
+use crate::operate;
 use crate::sources::command::{Mode, stored_state};
 use crate::store::source::SeekTo;
 use crate::store::{failed_to, source};
@@ -68,18 +69,15 @@ impl Sources {
         match self {
             Self::List { json } => list(context, pool, json).await,
             Self::Pause { source, reason, json } => {
-                check_whole(pool, &source).await?;
-                let found =
-                    source::pause(pool, &source, &actor(context), reason.as_deref()).await?;
-                done(context, found, &source, "paused", json)
+                operate::pause(pool, &source, &actor(context), reason.as_deref()).await?;
+                done(context, &source, "paused", json)
             }
             Self::Resume { source, json } => {
-                check_whole(pool, &source).await?;
-                let found = source::resume(pool, &source, &actor(context)).await?;
-                done(context, found, &source, "resumed", json)
+                operate::resume(pool, &source, &actor(context)).await?;
+                done(context, &source, "resumed", json)
             }
             Self::Seek { source, to, state, yes, dry_run, json } => {
-                check_seekable(pool, &source).await?;
+                operate::seekable_source(pool, &source).await?;
                 let seek = Seek { source, yes, dry_run, json };
                 match (to, state) {
                     (Some(to), _) => seek_id(context, pool, &seek, to).await,
@@ -92,50 +90,7 @@ impl Sources {
     }
 }
 
-fn unknown(source_name: &str) -> Failure {
-    Failure::new(format!("there is no source {source_name:?}"))
-        .with_hint("see `eventloader sources list`")
-}
-
-/// A misspelt name should not look like a source without anything to show.
-pub(super) async fn check_known(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
-    let known = source::status(pool, Some(source_name)).await?;
-    if known.is_empty() { Err(unknown(source_name)) } else { Ok(()) }
-}
-
-/// A partition is consumed with its source, and paused with it.
-async fn check_whole(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
-    let known = source::status(pool, Some(source_name)).await?;
-    match known.first().and_then(|source| source.part_of.as_deref()) {
-        Some(whole) => Err(Failure::new(format!("{source_name} is a partition of {whole}"))
-            .with_hint(format!("name the source: {whole}"))),
-        None => Ok(()),
-    }
-}
-
-/// Where a queue is read next is the broker's to know. The database says what kind a source is, whatever configuration
-/// this command was given.
-async fn check_seekable(pool: &PgPool, source_name: &str) -> Result<(), Failure> {
-    check_whole(pool, source_name).await?;
-    let known = source::status(pool, Some(source_name)).await?;
-    if known.first().is_some_and(|source| is_queue_type(&source.source_type)) {
-        let what = format!("{source_name} has no cursor here: its broker keeps the place");
-        return Err(Failure::new(what)
-            .with_hint("move the place at the broker; messages that come again are recognised"));
-    }
-    Ok(())
-}
-
-fn done(
-    context: &Context,
-    found: bool,
-    source_name: &str,
-    what: &str,
-    json: bool,
-) -> Result<(), Failure> {
-    if !found {
-        return Err(unknown(source_name));
-    }
+fn done(context: &Context, source_name: &str, what: &str, json: bool) -> Result<(), Failure> {
     if json {
         return context.output.json(&json!({ "source_name": source_name, "done": what }));
     }
@@ -175,8 +130,7 @@ struct Seek {
 
 async fn seek_id(context: &Context, pool: &PgPool, seek: &Seek, to: i64) -> Result<(), Failure> {
     let name = seek.source.as_str();
-    let known = source::status(pool, Some(name)).await?;
-    let before = known.first().ok_or_else(|| unknown(name))?.last_requested_id;
+    let before = operate::known_source(pool, name).await?.last_requested_id;
     let effect = if to < before {
         "events after it are asked for again; those in the event log are recognised by their id"
     } else {
@@ -187,7 +141,9 @@ async fn seek_id(context: &Context, pool: &PgPool, seek: &Seek, to: i64) -> Resu
         context.output.confirm(&question, seek.yes)?;
     }
     let mut transaction = pool.begin().await.map_err(failed_to("begin a seek"))?;
-    let cursor = source::lock_cursor(&mut transaction, name).await?.ok_or_else(|| unknown(name))?;
+    let cursor = source::lock_cursor(&mut transaction, name)
+        .await?
+        .ok_or_else(|| operate::unknown_source(name))?;
     if goes_by_state(context, name, cursor.has_state) {
         return Err(Failure::new(format!(
             "{name} goes on from its own state, not from an id: moving the cursor would change nothing it sends"
@@ -235,13 +191,15 @@ async fn seek_state(
     let name = seek.source.as_str();
     let state = stored_state(value)
         .map_err(|error| Failure::usage(format!("--state is not JSON: {error}")))?;
-    check_known(pool, name).await?;
+    operate::known_source(pool, name).await?;
     let effect = "its tap is started anew; records it sends again are stored under new ids";
     if !seek.dry_run {
         context.output.confirm(&format!("Change the state of {name} ({effect})?"), seek.yes)?;
     }
     let mut transaction = pool.begin().await.map_err(failed_to("begin a seek"))?;
-    let cursor = source::lock_cursor(&mut transaction, name).await?.ok_or_else(|| unknown(name))?;
+    let cursor = source::lock_cursor(&mut transaction, name)
+        .await?
+        .ok_or_else(|| operate::unknown_source(name))?;
     if !goes_by_state(context, name, cursor.has_state) {
         return Err(Failure::new(format!("{name} keeps no state; it is asked by ids"))
             .with_hint(format!("`eventloader sources seek {name} --to ID`")));

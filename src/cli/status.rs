@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 use sqlx::PgPool;
 
 use super::output::{Output, time};
 use super::{Context, Failure};
 use crate::shutdown::Signals;
-use crate::store::source::{self, SourceStatus, Totals};
+use crate::status::Report;
+use crate::store::source::SourceStatus;
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -20,13 +20,6 @@ pub(super) struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Serialize)]
-pub(super) struct Report {
-    #[serde(flatten)]
-    totals: Totals,
-    sources: Vec<SourceStatus>,
 }
 
 impl Status {
@@ -56,12 +49,6 @@ impl Status {
                 _ = signals.next() => return Ok(()),
             }
         }
-    }
-}
-
-impl Report {
-    pub(super) async fn read(pool: &PgPool) -> Result<Self, Failure> {
-        Ok(Self { totals: source::totals(pool).await?, sources: source::status(pool, None).await? })
     }
 }
 

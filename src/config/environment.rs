@@ -1,8 +1,11 @@
 //! The process environment, read once. No other module calls `std::env`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Finding, Place};
@@ -24,12 +27,23 @@ pub struct Environment {
 }
 
 /// The text of a variable, which may be absent or no text at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Variable<'a> {
     Missing,
     NotUnicode,
-    Text(&'a str),
+    /// It stands in a file that cannot be read.
+    Unreadable {
+        path: PathBuf,
+        why: String,
+    },
+    Text(Cow<'a, str>),
 }
+
+/// systemd puts credentials into this directory (`LoadCredential=`, systemd.exec(5)).
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+/// A larger file is no secret.
+const SECRET_FILE_MAX: u64 = 1 << 20;
 
 impl Environment {
     /// Reads the environment of this process. Variables whose names are not UTF-8 are left out.
@@ -65,15 +79,41 @@ impl Environment {
         self.non_empty(name).map(PathBuf::from)
     }
 
+    /// A variable; else what is in the file that `NAME_FILE` names, as container engines hand secrets over; else systemd's
+    /// credential of that name. A file is read anew each time: a secret may be replaced while the program runs.
     pub(super) fn text(&self, name: &str) -> Variable<'_> {
-        match self.get_os(name) {
-            None => Variable::Missing,
-            Some(value) => value.to_str().map_or(Variable::NotUnicode, Variable::Text),
+        if let Some(value) = self.get_os(name) {
+            let text = value.to_str().map(Cow::Borrowed);
+            return text.map_or(Variable::NotUnicode, Variable::Text);
+        }
+        if let Some(path) = self.path(&format!("{name}_FILE")) {
+            return read_secret(path);
+        }
+        match self.path(CREDENTIALS_VARIABLE).map(|directory| directory.join(name)) {
+            Some(path) if path.is_file() => read_secret(path),
+            _ => Variable::Missing,
         }
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.keys().map(String::as_str)
+    }
+}
+
+/// The text of a file without the line ends that editors leave behind it.
+fn read_secret(path: PathBuf) -> Variable<'static> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(&path)?.take(SECRET_FILE_MAX).read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    match read().map(String::from_utf8) {
+        Ok(Ok(mut text)) => {
+            text.truncate(text.trim_end_matches(['\n', '\r']).len());
+            Variable::Text(Cow::Owned(text))
+        }
+        Ok(Err(_)) => Variable::NotUnicode,
+        Err(error) => Variable::Unreadable { path, why: error.to_string() },
     }
 }
 

@@ -40,22 +40,22 @@ impl Fingerprints {
         let loader = loader.unwrap_or(&nothing);
         let is_own = |key: &str| OF_THE_INSTANCE.contains(&key);
         let mut defaults = DefaultHasher::new();
-        hash_table(loader, &|key| !is_own(key), &mut defaults);
+        hash_table(loader, &|key| !is_own(key), environment, &mut defaults);
         let mut own = DefaultHasher::new();
-        hash_table(loader, &is_own, &mut own);
+        hash_table(loader, &is_own, environment, &mut own);
         fingerprints.sections.insert("loader".to_owned(), own.finish());
         for (name, value) in root {
             let name = name.get_ref().as_ref();
             if !["loader", "sources"].contains(&name) {
                 let mut hasher = DefaultHasher::new();
-                hash_value(value.get_ref(), &mut hasher);
+                hash_value(value.get_ref(), environment, &mut hasher);
                 fingerprints.sections.insert(name.to_owned(), hasher.finish());
             }
         }
         let sources = root.get("sources").and_then(|sources| sources.get_ref().as_table());
         for (name, value) in sources.into_iter().flatten() {
             let mut hasher = defaults.clone();
-            hash_value(value.get_ref(), &mut hasher);
+            hash_value(value.get_ref(), environment, &mut hasher);
             hash_files(value.get_ref(), base, environment, &mut hasher);
             fingerprints.sources.insert(name.get_ref().clone().into_owned(), hasher.finish());
         }
@@ -81,19 +81,28 @@ fn hash_files(
     }
 }
 
-fn hash_table(table: &DeTable<'_>, wanted: &dyn Fn(&str) -> bool, hasher: &mut DefaultHasher) {
+fn hash_table(
+    table: &DeTable<'_>,
+    wanted: &dyn Fn(&str) -> bool,
+    environment: &Environment,
+    hasher: &mut DefaultHasher,
+) {
     let mut entries: Vec<_> = table.iter().filter(|(key, _)| wanted(key.get_ref())).collect();
     entries.sort_by_key(|(key, _)| key.get_ref().as_ref());
     entries.len().hash(hasher);
     for (key, value) in entries {
         key.get_ref().hash(hasher);
-        hash_value(value.get_ref(), hasher);
+        hash_value(value.get_ref(), environment, hasher);
     }
 }
 
-fn hash_value(value: &DeValue<'_>, hasher: &mut DefaultHasher) {
+fn hash_value(value: &DeValue<'_>, environment: &Environment, hasher: &mut DefaultHasher) {
     match value {
-        DeValue::String(text) => ("string", text).hash(hasher),
+        // What is filled in may stand in a file, and change without a word of the configuration changing.
+        DeValue::String(text) => {
+            let filled = interpolate::fill(text, environment).ok().map(|filled| filled.text);
+            ("string", text, filled).hash(hasher);
+        }
         DeValue::Integer(number) => ("integer", number.to_string()).hash(hasher),
         DeValue::Float(number) => ("float", number.to_string()).hash(hasher),
         DeValue::Boolean(value) => ("boolean", value).hash(hasher),
@@ -101,12 +110,12 @@ fn hash_value(value: &DeValue<'_>, hasher: &mut DefaultHasher) {
         DeValue::Array(array) => {
             ("array", array.len()).hash(hasher);
             for item in array {
-                hash_value(item.get_ref(), hasher);
+                hash_value(item.get_ref(), environment, hasher);
             }
         }
         DeValue::Table(table) => {
             "table".hash(hasher);
-            hash_table(table, &|_| true, hasher);
+            hash_table(table, &|_| true, environment, hasher);
         }
     }
 }

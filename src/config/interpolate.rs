@@ -3,6 +3,7 @@
 //! This happens after parsing, so nothing in a variable can change the structure of the file, and
 //! comments and keys are left alone. Only `${` is special; a lone `$` is itself.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::environment::{Environment, Variable};
@@ -36,8 +37,15 @@ pub(super) fn fill(text: &str, environment: &Environment) -> Result<Filled, Prob
         at = reference.range.end;
         let name = reference.name;
         let value = match (environment.text(name), reference.default) {
-            (Variable::Text("") | Variable::Missing, Some(default)) => default,
+            (Variable::Text(value), Some(default)) if value.is_empty() => Cow::Borrowed(default),
+            (Variable::Missing, Some(default)) => Cow::Borrowed(default),
             (Variable::Text(value), _) => value,
+            (Variable::Unreadable { path, why }, _) => {
+                let found = format!("the file of {name} cannot be read: {}: {why}", path.display());
+                return Err(Problem::new(found)
+                    .pointing_at(&text[reference.range])
+                    .help(format!("correct {name}_FILE, or the rights of the file")));
+            }
             (Variable::Missing, None) => {
                 missing.push(name);
                 continue;
@@ -48,9 +56,9 @@ pub(super) fn fill(text: &str, environment: &Environment) -> Result<Filled, Prob
                     .help(format!("give {name} a value in UTF-8")));
             }
         };
-        filled.text.push_str(value);
-        if masking::is_secret_filling(name, value) {
-            filled.secrets.push(value.to_owned());
+        filled.text.push_str(&value);
+        if masking::is_secret_filling(name, &value) {
+            filled.secrets.push(value.into_owned());
         }
         filled.variables.push(name.to_owned());
     }
@@ -68,7 +76,8 @@ fn missing_problem(names: &[&str]) -> Problem {
         ),
     };
     Problem::new(found).pointing_at(format!("${{{first}}}")).help(format!(
-        "set it (export {first}=…), or give a default in the file: ${{{first}:-value}}"
+        "set it (export {first}=…), or {first}_FILE to a file with it, or give a default in the file: \
+         ${{{first}:-value}}"
     ))
 }
 
@@ -154,6 +163,33 @@ mod tests {
             let got = fill(text, &environment).map(|f| f.text).map_err(|p| p.found);
             assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_in_the_environment_may_be_in_a_file_that_it_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.into_os_string()
+        };
+        let credentials = directory.path().as_os_str().to_owned();
+        let environment = Environment::from_pairs([
+            ("A_FILE", write("a", b"from a file\r\n\n")),
+            ("B", "from the environment".into()),
+            ("B_FILE", write("b", b"not this")),
+            ("C_FILE", directory.path().join("none").into_os_string()),
+            ("D_FILE", write("d", b"\xff")),
+            ("CREDENTIALS_DIRECTORY", credentials),
+        ]);
+        write("E", b" a credential ");
+        let fill = |text: &str| fill(text, &environment).map(|f| f.text).map_err(|p| p.found);
+        assert_eq!(fill("${A} and ${B}").unwrap(), "from a file and from the environment");
+        assert_eq!(fill("<${E}>").unwrap(), "< a credential >");
+        assert!(fill("${C}").unwrap_err().contains("the file of C cannot be read"));
+        assert!(fill("${C:-default}").unwrap_err().contains("none: No such file"));
+        assert_eq!(fill("${D}").unwrap_err(), "the variable D is not valid UTF-8");
+        assert_eq!(fill("${F:-default}").unwrap(), "default");
     }
 
     #[test]

@@ -110,8 +110,15 @@ impl<'e> Overrides<'e> {
     fn value_of(&self, variable: &str) -> Option<Given> {
         let place = Place::Variable(variable.to_owned());
         match self.environment.text(variable) {
-            Variable::Missing | Variable::Text("") => None,
-            Variable::Text(text) => Some(Given { place, text: text.to_owned() }),
+            Variable::Missing => None,
+            Variable::Text(text) if text.is_empty() => None,
+            Variable::Text(text) => Some(Given { place, text: text.into_owned() }),
+            Variable::Unreadable { path, why } => {
+                let found = format!("its file {} cannot be read: {why}", path.display());
+                let help = format!("correct {variable}_FILE, or the rights of the file");
+                self.findings.borrow_mut().push(Finding::new(place, found).with_help(help));
+                None
+            }
             Variable::NotUnicode => {
                 self.findings.borrow_mut().push(Finding::new(place, "is not valid UTF-8"));
                 None

@@ -113,25 +113,96 @@ impl RetryWorkerConfig {
 }
 
 /// `[admin]`: health, metrics, status.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct AdminConfig {
     /// `listen`: IP address and port; port 0 takes a free one. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
+    /// Whether somebody said so: then an address that is taken is an error, else only a warning.
+    pub listen_is_stated: bool,
+    /// `token`: who shows it may read everything and change something, at least 16 characters. Default: none, and nothing
+    /// can be changed.
+    pub token: Option<SecretString>,
+    /// `hosts`: names under which it is reached, besides the address itself and, on loopback, `localhost`. Default none.
+    pub hosts: Vec<String>,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            listen_is_stated: false,
+            token: None,
+            hosts: Vec::new(),
+        }
     }
 }
+
+/// A shorter token can be guessed.
+const TOKEN_LENGTH_MIN: usize = 16;
 
 impl AdminConfig {
     pub(super) fn read(mut table: TableReader<'_>) -> Self {
         let default = Self::default();
-        let config = Self { listen: table.read_or("listen", default.listen, listen_address) };
+        let listen = table.read("listen", listen_address);
+        let token = table.read_or("token", None, token);
+        let hosts = table.read_or("hosts", Vec::new(), host_names);
+        if let Some(listen) = &listen
+            && !listen.value.ip().is_loopback()
+            && token.is_none()
+        {
+            let problem = Problem::new(format!(
+                "{} can be reached from other machines, and there is no token",
+                listen.value
+            ))
+            .help("add token = \"${ADMIN_TOKEN}\" (`openssl rand -hex 32` makes one), or listen on 127.0.0.1");
+            table.report_at(&listen.origin, "listen", problem);
+        }
         table.finish();
-        config
+        Self {
+            listen_is_stated: listen.is_some(),
+            listen: listen.map_or(default.listen, |listen| listen.value),
+            token,
+            hosts,
+        }
     }
+}
+
+/// Its text is never shown.
+fn token(setting: &Setting<'_>) -> Result<Option<SecretString>, Problem> {
+    let text = setting.text()?;
+    let value = text.value.trim();
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let is_sendable = value.bytes().all(|byte| byte.is_ascii_graphic());
+    if value.len() < TOKEN_LENGTH_MIN || !is_sendable {
+        return Err(text.refuse(
+            Problem::new("not a token")
+                .expected("at least 16 letters, digits and signs of ASCII, without spaces")
+                .help("`openssl rand -hex 32` makes one"),
+        ));
+    }
+    Ok(Some(SecretString::from(value)))
+}
+
+fn host_names(setting: &Setting<'_>) -> Result<Vec<String>, Problem> {
+    let texts = setting.texts("a list of host names")?;
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_[]:".contains(c))
+            && !name.contains("://")
+    };
+    texts
+        .into_iter()
+        .map(|text| {
+            if is_name(&text.value) {
+                return Ok(text.value.to_ascii_lowercase());
+            }
+            let problem =
+                Problem::new("not a host name").expected("a name such as \"events.example.com\"");
+            Err(text.refuse(problem.help("write the host alone, without scheme, port and path")))
+        })
+        .collect()
 }
 
 fn listen_address(setting: &Setting<'_>) -> Result<SocketAddr, Problem> {

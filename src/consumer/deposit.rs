@@ -1,14 +1,14 @@
 //! Deposits what was delivered, and does not give up: only what is stored may be acknowledged.
 
-use std::sync::atomic::Ordering;
-
 use sqlx::Connection;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Consumer;
 use super::batch::StreamBatch;
 use crate::loader::cycle_driver::report_gap;
 use crate::loader::policy::STORE_BACKOFF;
+use crate::metrics::EventCount;
 use crate::source::queue::QueueError;
 use crate::store::message::{self, Deposited};
 use crate::store::{Remedy, StoreError, failed_to, inbox};
@@ -73,6 +73,7 @@ impl Consumer {
 
     async fn try_deposit(&self, batches: &[StreamBatch]) -> Result<Vec<Deposited>, StoreError> {
         let mut lent = self.connections.lend().await?;
+        let began = Instant::now();
         let outcome = match batches {
             [batch] => {
                 let rows = batch.rows(&self.source_name);
@@ -81,6 +82,7 @@ impl Consumer {
             // One commit for all of them.
             _ => self.deposit_together(&mut lent, batches).await,
         };
+        self.metrics.deposited(&self.source_name, began.elapsed());
         lent.give_back(&outcome);
         outcome
     }
@@ -247,12 +249,10 @@ impl Consumer {
     }
 
     fn report(&self, batches: &[StreamBatch], tally: Tally) {
-        let counters = &self.counters;
-        counters.requests.fetch_add(1, Ordering::Relaxed);
-        counters.fetched.fetch_add(tally.stored, Ordering::Relaxed);
-        counters.refused.fetch_add(tally.refused + tally.conflicts, Ordering::Relaxed);
-        counters.duplicates.fetch_add(tally.duplicates, Ordering::Relaxed);
         let source_name = self.source_name.as_str();
+        self.metrics.count(source_name, EventCount::Fetched, tally.stored);
+        self.metrics.count(source_name, EventCount::Refused, tally.refused + tally.conflicts);
+        self.metrics.count(source_name, EventCount::Duplicate, tally.duplicates);
         for batch in batches {
             for gap in &batch.gaps {
                 report_gap(&batch.stream, gap);

@@ -63,9 +63,11 @@ impl Loader {
         rows: DepositRows<'_>,
     ) -> Result<DepositAnswer, StoreError> {
         let mut lent = self.connections.lend().await?;
+        let began = Instant::now();
         let outcome =
             inbox::deposit(&mut *lent, self.cycle_end(source, known_at), grant, deposit, rows)
                 .await;
+        self.metrics.deposited(&source.source_name, began.elapsed());
         lent.give_back(&outcome);
         outcome
     }

@@ -1,7 +1,6 @@
 //! Performs the effects of one cycle: talks to the database and to the source, and tells the state machine what came of
 //! it. Decides nothing itself.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use crate::event::excerpt::excerpt;
 use crate::event::{BadEvent, Item};
 use crate::failpoint::{self, Place};
 use crate::mapping::check_order;
+use crate::metrics::{EventCount, Outcome};
 use crate::mutant::{self, Mutant};
 use crate::source::queue::Gap;
 use crate::source::{Page, SourceError};
@@ -194,11 +194,18 @@ impl Driver<'_> {
                 "the loader was stopped while the request was running",
             )),
         };
-        self.loader.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = match outcome.and_then(|page| self.accept(page, grant, sent_at)) {
-            Ok(answer) => answer,
-            Err(error) => self.fail(error, grant),
+        let took = sent_at.elapsed();
+        let (answer, outcome) = match outcome.and_then(|page| self.accept(page, grant, sent_at)) {
+            Ok(answer) if self.events.is_empty() && self.bad_events.is_empty() => {
+                (answer, Outcome::Empty)
+            }
+            Ok(answer) => (answer, Outcome::Page),
+            Err(error) => {
+                let class = error.class;
+                (self.fail(error, grant), Outcome::Failed(class))
+            }
         };
+        self.loader.metrics.requested(&self.source.source_name, outcome, took);
         Some(Event::Answered(answer, rand::random_range(0..1000)))
     }
 
@@ -239,7 +246,6 @@ impl Driver<'_> {
         error.reason = excerpt(&error.reason, REASON_LENGTH_MAX);
         self.known_at.get_or_insert_with(Instant::now);
         self.was_slow = Some(true);
-        self.loader.counters.failures.fetch_add(1, Ordering::Relaxed);
         let answer = Answer::Failure { class: error.class, retry_after: error.retry_after };
         if error.class == FailureClass::NotSent {
             self.known_at = None;
@@ -337,9 +343,9 @@ impl Driver<'_> {
             );
             return;
         }
-        let counters = &self.loader.counters;
-        counters.fetched.fetch_add(self.events.len() as u64, Ordering::Relaxed);
-        counters.refused.fetch_add(self.bad_events.len() as u64, Ordering::Relaxed);
+        let metrics = &self.loader.metrics;
+        metrics.count(source_name, EventCount::Fetched, self.events.len() as u64);
+        metrics.count(source_name, EventCount::Refused, self.bad_events.len() as u64);
         if !self.bad_events.is_empty() {
             tracing::warn!(
                 source_name,

@@ -5,6 +5,7 @@
 //! closed instead, so nobody is ever lent a connection in an unknown state.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,21 @@ pub struct Connections {
     options: PgConnectOptions,
     places: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Idle>>>,
+    max: u32,
+    failures: Arc<AtomicU64>,
+}
+
+/// How connections are used now, and how calls went.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// That may be open.
+    pub max: u32,
+    /// That are lent, or being opened.
+    pub used: usize,
+    /// That are open and lent to nobody.
+    pub idle: usize,
+    /// Calls since the start that failed, for want of a connection or in the database.
+    pub failure_count: u64,
 }
 
 struct Idle {
@@ -43,7 +59,16 @@ impl Connections {
             options: with_session_settings(options),
             places: Arc::new(Semaphore::new(max_connections as usize)),
             idle: Arc::default(),
+            max: max_connections,
+            failures: Arc::default(),
         }
+    }
+
+    /// How they are used now.
+    pub fn usage(&self) -> Usage {
+        let used = (self.max as usize).saturating_sub(self.places.available_permits());
+        let failure_count = self.failures.load(Ordering::Relaxed);
+        Usage { max: self.max, used, idle: lock(&self.idle).len(), failure_count }
     }
 
     /// Lends a connection; the one that came back last, so that the others can age.
@@ -56,6 +81,14 @@ impl Connections {
     ///
     /// Dropping the future gives the place back.
     pub async fn lend(&self) -> Result<Lent, StoreError> {
+        let outcome = self.try_lend().await;
+        if outcome.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    async fn try_lend(&self) -> Result<Lent, StoreError> {
         let failed = failed_to("get a database connection");
         let waited = timeout(PATIENCE, Arc::clone(&self.places).acquire_owned()).await;
         let place = match waited {
@@ -76,7 +109,12 @@ impl Connections {
             failpoint::hit(Place::ConnectionOpened);
             Idle { connection, opened_at: Instant::now() }
         };
-        Ok(Lent { idle: Some(idle), home: Arc::clone(&self.idle), _place: place })
+        Ok(Lent {
+            idle: Some(idle),
+            home: Arc::clone(&self.idle),
+            failures: Arc::clone(&self.failures),
+            _place: place,
+        })
     }
 
     /// Lends no more, and closes those that are not lent.
@@ -94,12 +132,16 @@ impl Connections {
 pub struct Lent {
     idle: Option<Idle>,
     home: Arc<Mutex<Vec<Idle>>>,
+    failures: Arc<AtomicU64>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Lent {
     /// Gives the connection back if the server answered, be it with an error of the statement.
     pub fn give_back<T>(mut self, outcome: &Result<T, StoreError>) {
+        if outcome.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
         let answered = match outcome {
             Ok(_) => true,
             Err(error) => !error.is_outage() && matches!(error.cause, sqlx::Error::Database(_)),

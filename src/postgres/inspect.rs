@@ -107,6 +107,30 @@ async fn ask(connection: &mut PgConnection) -> Result<Answer, sqlx::Error> {
     .await
 }
 
+/// How far away the server is, in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Distance {
+    /// From the question to the answer.
+    pub round_trip: Duration,
+    /// The server's clock minus this machine's, in seconds; wrong by half a round trip at most.
+    pub clock_ahead_seconds: f64,
+}
+
+/// Measures the distance to the server, whose connection should be open already.
+///
+/// # Errors
+///
+/// It does not answer.
+pub async fn distance(connection: &mut PgConnection) -> Result<Distance, StoreError> {
+    let sent_at = Instant::now();
+    let ahead = sqlx::query_scalar("select extract(epoch from clock_timestamp() - $1)::float8")
+        .bind(chrono::Utc::now())
+        .fetch_one(connection)
+        .await
+        .map_err(failed_to("ask the database for the time"))?;
+    Ok(Distance { round_trip: sent_at.elapsed(), clock_ahead_seconds: ahead })
+}
+
 /// Leaves a mark in the session of one connection and looks for it from the other. Without a pooler in transaction mode
 /// it cannot be there. Simple statements only: prepared ones would fail in just that case.
 async fn share_a_session(

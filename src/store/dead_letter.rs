@@ -7,6 +7,9 @@ use uuid::Uuid;
 
 use super::{Actor, StoreError, failed_to};
 
+/// Every kind there is.
+pub const KINDS: [&str; 6] = ["event", "page", "conflict", "message", "outbox", "projection"];
+
 /// One dead letter.
 #[derive(Clone, Debug, FromRow, Serialize)]
 pub struct DeadLetter {
@@ -71,6 +74,18 @@ pub async fn list(
     .fetch_all(executor)
     .await
     .map_err(failed_to("list dead letters"))
+}
+
+/// How many there are of each kind that were not replayed.
+pub async fn count_by_kind(
+    executor: impl PgExecutor<'_>,
+) -> Result<Vec<(String, i64)>, StoreError> {
+    sqlx::query_as(
+        "select kind, count(*) from eventloader.dead_letter where replayed_at is null group by kind order by kind",
+    )
+    .fetch_all(executor)
+    .await
+    .map_err(failed_to("count dead letters"))
 }
 
 /// The body of one, verbatim.

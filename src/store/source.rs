@@ -77,6 +77,10 @@ pub struct SourceStatus {
     pub part_of: Option<String>,
     /// Ranges of ids that its own side had dropped before they were read.
     pub gap_count: i64,
+    /// Since when it is in a state that is not `ok`. Of a request that is asked again by itself: its last failure.
+    pub since: Option<DateTime<Utc>>,
+    /// When the first of its events arrived that are still in the inbox.
+    pub inbox_waiting_since: Option<DateTime<Utc>>,
 }
 
 /// The state of every source, or of one.
@@ -104,6 +108,8 @@ pub struct Totals {
     pub last_position: i64,
     /// Dead letters that were not replayed.
     pub dead_letter_count: i64,
+    /// The database's time, by which its times are judged.
+    pub now: DateTime<Utc>,
 }
 
 /// Reads the totals. The inbox is counted only up to 100,000 rows.
@@ -117,7 +123,8 @@ pub async fn totals(executor: impl PgExecutor<'_>) -> Result<Totals, StoreError>
               where oid = 'eventloader.events'::regclass) as events_estimate,
              (select case when is_called then last_value else 0 end
               from eventloader.events_position_seq) as last_position,
-             (select count(*) from eventloader.dead_letter where replayed_at is null) as dead_letter_count",
+             (select count(*) from eventloader.dead_letter where replayed_at is null) as dead_letter_count,
+             clock_timestamp() as now",
     )
     .fetch_one(executor)
     .await

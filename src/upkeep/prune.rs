@@ -15,6 +15,7 @@ use super::month::Month;
 use super::partition::{self, check_archive};
 use crate::failpoint::{self, Place};
 use crate::store::request_log::prune::{self, Aged, Fate, Finished, Tally};
+use crate::store::upkeep;
 
 /// Rows that one transaction removes: some tens of milliseconds.
 pub const BATCH_SIZE: u32 = 10_000;
@@ -137,6 +138,9 @@ impl Pruning {
                     break;
                 }
             }
+        }
+        if !stop.is_cancelled() {
+            upkeep::note_done(pool, upkeep::PRUNE).await?;
         }
         Ok(())
     }

@@ -145,7 +145,7 @@ pub(crate) async fn what_is_not_acknowledged_is_recognised_when_it_comes_again<F
     tokio::time::sleep(F::TAKE_OVER).await;
     let consuming = Consuming::start(&database, vec![consumed(&fixture, "q")]).await;
     wait_for_events(&database, &fixture, 120).await;
-    let duplicates = consuming.counters.duplicates.load(std::sync::atomic::Ordering::Relaxed);
+    let duplicates = consuming.duplicates();
     consuming.stop().await;
     assert!(duplicates >= 50, "{duplicates}");
     let mut numbers = numbers(&database).await;
@@ -296,7 +296,7 @@ pub(crate) async fn a_refused_message_can_be_replayed<F: Fixture>() {
     // It comes once more, where it is not too long any more, and is known.
     let consuming = Consuming::start(&database, vec![consumed(&fixture, "q")]).await;
     fixture.publish(&[long]).await;
-    let seen = || consuming.counters.duplicates.load(std::sync::atomic::Ordering::Relaxed);
+    let seen = || consuming.duplicates();
     wait_for("the duplicate", || async { (seen() > 0).then_some(()) }).await;
     consuming.stop().await;
     assert_eq!(numbers(&database).await, [1, 3, 2]);

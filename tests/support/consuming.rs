@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use eventloader::consumer::{ConsumedSource, Consumers};
-use eventloader::loader::{Counters, Stop};
+use eventloader::loader::Stop;
+use eventloader::metrics::{EventCount, Metrics};
 use eventloader::postgres::connections::Connections;
 use eventloader::retry_worker::RetryWorker;
 use eventloader::store::source::{Registration, register};
@@ -15,7 +16,7 @@ use super::database::Database;
 /// One instance that consumes.
 pub(crate) struct Consuming {
     pub(crate) stop: Stop,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) metrics: Arc<Metrics>,
     worker_stop: CancellationToken,
     consumers: JoinHandle<()>,
     worker: JoinHandle<()>,
@@ -46,12 +47,17 @@ impl Consuming {
         let worker = RetryWorker::new(database.pool.clone());
         let (stop, worker_stop) = (Stop::default(), CancellationToken::new());
         Self {
-            counters: Arc::clone(&consumers.counters),
+            metrics: Arc::clone(&consumers.metrics),
             consumers: tokio::spawn(consumers.run(stop.clone())),
             worker: tokio::spawn(worker.run(hints, worker_stop.clone())),
             stop,
             worker_stop,
         }
+    }
+
+    /// Messages that were delivered before, and stored then.
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.metrics.totals().events[EventCount::Duplicate as usize]
     }
 
     /// Lets what is in hand be stored and acknowledged, then stops.

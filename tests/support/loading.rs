@@ -1,16 +1,15 @@
 //! The loader and the retry worker, run in the test's own process on the test's own database.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use eventloader::heartbeat::Pulse;
 use eventloader::loader::policy::OnFailure;
 use eventloader::loader::{LoadedSource, Loader, SourceSettings, Stop};
 use eventloader::postgres::connections::Connections;
 use eventloader::retry_worker::RetryWorker;
 use eventloader::source::EventSource;
 use eventloader::sources::http::{Clients, HttpOptions, HttpSource};
-use eventloader::storage::SameDatabase;
 use eventloader::store::source::{Registration, register};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -117,15 +116,10 @@ impl Loading {
             changes: mpsc::channel(1).1,
             concurrency,
             deposited,
-            counters: Arc::default(),
+            metrics: Arc::default(),
+            pulse: Pulse::new("loader"),
         };
-        let worker = RetryWorker {
-            pool: database.pool.clone(),
-            storage: Arc::new(SameDatabase { pool: database.pool.clone() }),
-            batch_size: 1000,
-            max_attempts: 5,
-            moved: Arc::new(AtomicU64::new(0)),
-        };
+        let worker = RetryWorker::new(database.pool.clone());
         let (stop, worker_stop) = (Stop::default(), CancellationToken::new());
         Self {
             loader: tokio::spawn(loader.run(stop.clone())),

@@ -46,7 +46,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
 pub(super) const KEYS: &[Key] = &[
     secret("database", "url", None, "Where it is; also `--database-url` and `DATABASE_URL`. Left out or empty: a private \
             PostgreSQL in `EVENTLOADER_DATA_DIR`.").such_as("\"${DATABASE_URL}\""),
-    shown("database", "max_connections", Is("10"), "The most connections this instance opens."),
+    shown("database", "max_connections", Is("10"), "The most connections this instance opens; fewer than 3 count as 3."),
 
     shown("loader", "concurrency", Is("64"), "The most requests this instance has in flight, over all sources."),
     shown("loader", "batch_size", Is("1000"), "The most events one request asks for."),
@@ -74,7 +74,12 @@ pub(super) const KEYS: &[Key] = &[
     secret("storage", "url", None, "Where it is. Left out or empty: the database of `[database]`.")
         .such_as("\"${STORAGE_URL}\""),
 
-    shown("admin", "listen", Is("\"127.0.0.1:8080\""), "Where to listen; port 0 takes a free one."),
+    shown("admin", "listen", Is("\"127.0.0.1:8080\""), "Where to listen; port 0 takes a free one. Off loopback \
+           only with a token."),
+    secret("admin", "token", None, "Who shows it may read everything, and pause, resume, retry and skip. Left out: what is \
+            read needs none, and nothing can be changed.").such_as("\"${ADMIN_TOKEN}\""),
+    shown("admin", "hosts", None, "Names under which it is reached, such as that of a proxy in front of it. Requests for other \
+           names are refused; off loopback, with this left out, they are not.").such_as("[\"events.example.com\"]"),
 
     shown("sources", "type", None, "What it is."),
     shown("sources", "batch_size", Of("loader"), "The most events one request asks for."),

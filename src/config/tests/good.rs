@@ -121,7 +121,8 @@ fn the_example_of_the_design_is_read() {
     assert_eq!(config.database.url.as_ref().unwrap().expose_secret(), "postgres://u:p@h/d");
     assert_eq!(config.loader, LoaderConfig::default());
     assert_eq!(config.retry_worker, RetryWorkerConfig::default());
-    assert_eq!(config.admin, AdminConfig::default());
+    assert_eq!(config.admin.listen, AdminConfig::default().listen);
+    assert!(config.admin.listen_is_stated && config.admin.token.is_none());
     let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["orders", "audit"], "the order of the file");
     let http = http(&config);

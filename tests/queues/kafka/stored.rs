@@ -133,7 +133,7 @@ async fn a_group_that_was_forgotten_loses_nothing_and_stores_nothing_twice() {
         let consuming = Consuming::start(&database, vec![forgotten(&topic, read_from)]).await;
         wait_for("what came since", || async { (stored(&database).await >= 45).then_some(()) })
             .await;
-        let again = || consuming.counters.duplicates.load(std::sync::atomic::Ordering::Relaxed);
+        let again = || consuming.duplicates();
         wait_for("what is read again", || async { (again() >= read_again).then_some(()) }).await;
         assert_eq!(again(), read_again, "{read_from:?}");
         consuming.stop().await;
