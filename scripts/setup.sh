@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and running need and this Debian machine lacks: C and C++ compilers, PostgreSQL's programs, Rust; with
-# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, libfaketime, and RabbitMQ 4 in the user's cache.
+# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, libfaketime, Prometheus, and RabbitMQ 4 in the user's cache.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
 
@@ -49,6 +49,7 @@ if [ "${1:-}" = tests ]; then
     command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
     command -v redis-server >/dev/null || packages+=(redis-server)
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || packages+=(libfaketime)
+    command -v prometheus >/dev/null || packages+=(prometheus)
 fi
 has_rust || packages+=(curl ca-certificates)
 if [ ${#packages[@]} -gt 0 ]; then
@@ -58,7 +59,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     with_services
     # Nor are they to come with the next boot.
-    for service in mariadb pgbouncer redis-server; do
+    for service in mariadb pgbouncer redis-server prometheus; do
         if [[ " ${packages[*]} " = *" $service"* ]] && command -v systemctl >/dev/null; then
             as_root systemctl disable --quiet "$service" || true
         fi

@@ -30,6 +30,13 @@ impl Pulse {
         Self { part, started: Instant::now(), last: Arc::default() }
     }
 
+    /// Of a part that hangs.
+    #[cfg(test)]
+    pub(crate) fn dead(part: &'static str) -> Self {
+        let started = Instant::now().checked_sub(PATIENCE);
+        Self { started: started.expect("the machine runs for longer"), ..Self::new(part) }
+    }
+
     /// How long ago the last sign was.
     pub fn age(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
@@ -79,8 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_loop_that_does_not_come_round_is_noticed() {
-        let started = Instant::now().checked_sub(PATIENCE).unwrap();
-        let pulse = Pulse { started, ..Pulse::new("loader") };
+        let pulse = Pulse::dead("loader");
         assert!(!pulse.is_alive());
         Heartbeat::of(pulse.clone()).beat().await;
         assert!(pulse.is_alive() && pulse.age() < PATIENCE / 2);

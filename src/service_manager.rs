@@ -29,22 +29,44 @@ pub async fn feed(pulses: &[Pulse], status: impl Fn() -> String) {
     let mut tick = tokio::time::interval(every);
     loop {
         tick.tick().await;
-        let line = status();
-        let mut states = vec![NotifyState::Status(&line)];
-        match pulses.iter().find(|pulse| !pulse.is_alive()) {
-            None => states.push(NotifyState::Watchdog),
-            Some(pulse) => tracing::error!(
+        if let Some(pulse) = hanging(pulses) {
+            tracing::error!(
                 part = pulse.part,
                 seconds = pulse.age().as_secs(),
                 "a loop hangs; the watchdog is not fed any more"
-            ),
+            );
         }
-        tell(&states);
+        tell(&signs(pulses, &status()));
     }
+}
+
+fn hanging(pulses: &[Pulse]) -> Option<&Pulse> {
+    pulses.iter().find(|pulse| !pulse.is_alive())
+}
+
+fn signs<'a>(pulses: &[Pulse], status: &'a str) -> Vec<NotifyState<'a>> {
+    let mut states = vec![NotifyState::Status(status)];
+    states.extend(hanging(pulses).is_none().then_some(NotifyState::Watchdog));
+    states
 }
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_hangs_lets_the_watchdog_starve() {
+        let fed = |pulses: &[Pulse]| {
+            signs(pulses, "").iter().any(|sign| matches!(sign, NotifyState::Watchdog))
+        };
+        let (alive, dead) = (Pulse::new("loader"), Pulse::dead("retry-worker"));
+        assert!(fed(&[]) && fed(std::slice::from_ref(&alive)));
+        assert!(!fed(&[alive, dead]));
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::format_collect, reason = "configurations and pages are small, and made once")]
 
+mod admin;
 mod bench;
 #[cfg(feature = "chaos")]
 mod chaos;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
 
+use crate::support::admin::form;
 use crate::support::database::Database;
 use crate::support::http::{Reply, Server};
 use crate::support::program::{Program, signal};
 use crate::support::wait_for;
 
-const MARKERS: [&str; 8] = [
+const MARKERS: [&str; 9] = [
     "marker-database-password",
     "marker-database-parameter",
     "marker-source-password",
@@ -21,6 +22,7 @@ const MARKERS: [&str; 8] = [
     "marker-header",
     "marker-redirect-token",
     "marker-from-environment",
+    "marker-admin-token",
 ];
 
 fn assert_clean(what: &str, text: &str) {
@@ -93,7 +95,31 @@ async fn configuration(servers: &[(&'static str, Server)]) -> String {
             )
         })
         .collect();
-    tables.concat()
+    let admin = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"marker-admin-token\"\n";
+    admin.to_owned() + &tables.concat()
+}
+
+/// All that the admin server of a program shows, and says to those it refuses.
+async fn assert_admin_is_clean(log: &str) {
+    let at = log.find("\"address\":\"").unwrap() + "\"address\":\"".len();
+    let url = format!("http://{}", log[at..].split('"').next().unwrap());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let letter = "/?letter=1".to_owned();
+    let paths =
+        ["/", "/login", "/metrics", "/healthz", "/readyz", "/api/v1/status", "/api/v1/requests"];
+    let more = ["/api/v1/requests/1", "/api/v1/dead-letters", "/api/v1/dead-letters/1"];
+    for path in paths.into_iter().chain(more).map(str::to_owned).chain([letter]) {
+        for token in ["marker-admin-token", "another-token-that-is-wrong"] {
+            let answer =
+                client.get(format!("{url}{path}")).bearer_auth(token).send().await.unwrap();
+            let shown = format!("{:?}", answer.headers()) + &answer.text().await.unwrap();
+            assert!(!shown.is_empty());
+            assert_clean(&path, &shown);
+        }
+    }
+    let signing_in = client.post(format!("{url}/login"));
+    let answer = form(signing_in, "token=marker-admin-token").send().await.unwrap();
+    assert_clean("a sign-in", &format!("{:?}", answer.headers()));
 }
 
 #[tokio::test]
@@ -131,6 +157,7 @@ async fn no_secret_is_printed_logged_or_stored_whatever_fails() {
     let good = servers.last().unwrap().1.log();
     assert_eq!(good[0].headers["x-other"], "marker-from-environment");
     assert!(good[0].headers["authorization"].contains(MARKERS[3]), "{:?}", good[0]);
+    assert_admin_is_clean(&program.read("json")).await;
     for child in &mut children {
         signal(child, Signal::TERM);
         assert_eq!(child.wait().await.unwrap().code(), Some(0));

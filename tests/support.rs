@@ -1,5 +1,6 @@
 //! What tests stand on.
 
+pub(crate) mod admin;
 pub(crate) mod cable;
 pub(crate) mod consuming;
 pub(crate) mod database;
@@ -12,6 +13,7 @@ pub(crate) mod loading;
 pub(crate) mod mariadb;
 pub(crate) mod pooler;
 pub(crate) mod program;
+pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 pub(crate) mod redis;

@@ -24,7 +24,7 @@ pub(super) fn finding(source: &SourceConfig) -> Finding {
         SourceKind::Sql(sql) => app::sql_options(sql).guarantee(),
         SourceKind::RabbitMqStream(_) => {
             "every message that the stream keeps until it is read is stored once, in the order of the offsets; what its \
-             retention removes before that is reported as a gap; asking again is harmless, so no request is left open"
+             retention removes before that is reported as a gap; asking again is harmless"
                 .to_owned()
         }
         #[cfg(feature = "kafka")]

@@ -88,7 +88,7 @@ async fn skip_gives_a_window_up_and_goes_on_behind_it() {
     let unasked = program.run(&["requests", "skip", "2", "--to", "30"]).await;
     assert_fails(&unasked, 2, &["Never ask bills for the events after 20 up to 30?", "--yes"]);
     let backwards = program.run(&["requests", "skip", "2", "--to", "20", "--yes"]).await;
-    assert_fails(&backwards, 2, &["--to 20 is not after 20"]);
+    assert_fails(&backwards, 2, &["20 is not after 20, where the window of request 2 begins"]);
     let unknown = program.run(&["requests", "skip", "99", "--to", "30", "--yes"]).await;
     assert_fails(&unknown, 1, &["there is no request 99", "hint"]);
     let dry = program.run(&["requests", "skip", "2", "--to", "30", "--dry-run"]).await;

@@ -40,6 +40,7 @@ async fn status_tells_the_state_of_each_source_and_what_frees_it() {
             "inbox_count",
             "inbox_oldest_seconds",
             "last_position",
+            "now",
             "sources"
         ]
     );

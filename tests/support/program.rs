@@ -99,7 +99,12 @@ impl Program {
     /// Starts and leaves running; log lines go to `log` in the directory.
     pub(crate) fn start(&self, arguments: &[&str], log: &str) -> Child {
         let log = std::fs::File::create(self.path(log)).unwrap();
-        self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+        let mut command = self.command(arguments);
+        if !self.read("eventloader.toml").contains("[admin]") {
+            // Many run at once.
+            command.env("EVENTLOADER_ADMIN__LISTEN", "127.0.0.1:0");
+        }
+        command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 }
 
