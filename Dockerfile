@@ -12,13 +12,15 @@
 #     # … your programs, and from below: ENV, USER, HEALTHCHECK, ENTRYPOINT and CMD
 
 FROM rust:1.95-bookworm AS builder
+# Cargo features beside the usual ones: `otel` for traces.
+ARG FEATURES=""
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY migrations migrations
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin eventloader && \
+    cargo build --release --locked --features "$FEATURES" --bin eventloader && \
     cp target/release/eventloader /usr/local/bin/eventloader
 
 # What the binary needs of a system is the C library and libgcc of the builder's Debian, and the certificates of public

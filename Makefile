@@ -5,8 +5,8 @@ CARGO ?= cargo
 
 .PHONY: help setup setup-tests build run test chaos fuzz bench lint docs fmt
 
-# The program with the places where the fault campaign ends or freezes it; no release has them.
-CHAOS := --locked --features chaos
+# The program with the places where the fault campaign ends or freezes it, which no release has, and with traces.
+CHAOS := --locked --features chaos,otel
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

@@ -30,7 +30,7 @@ use crate::database::{Database, DatabaseError};
 use crate::operate::OperateError;
 use crate::postgres::migrate::SchemaError;
 use crate::store::{Actor, StoreError};
-use crate::telemetry::{self, LogFormat, chain};
+use crate::telemetry::{self, LogFormat, Traces, chain};
 use crate::upkeep::UpkeepError;
 use output::Output;
 
@@ -215,6 +215,7 @@ struct Context {
     environment: Environment,
     process: ProcessConfig,
     output: Output,
+    traces: Traces,
 }
 
 impl Context {
@@ -287,7 +288,14 @@ fn start(cli: Cli) -> Result<(), Failure> {
     let quiet = !matches!(cli.command, Command::Run(_) | Command::RetryWorker(_));
     let default_level = if quiet { "warn" } else { INFO };
     let level = cli.global.log_level.as_deref().unwrap_or(default_level);
-    telemetry::start(cli.global.log_format, level, !process.no_color).map_err(Failure::usage)?;
+    let traces = if process.wants_traces && !quiet {
+        Traces::over_otlp()
+            .map_err(|message| Failure { code: CONFIGURATION, ..Failure::new(message) })?
+    } else {
+        Traces::default()
+    };
+    telemetry::start(cli.global.log_format, level, !process.no_color, &traces)
+        .map_err(Failure::usage)?;
     let config = match &cli.command {
         // It brings its own, whatever is here.
         Command::Demo(_) => Config::default(),
@@ -297,7 +305,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
         },
         _ => Config::load(&request, &environment)?,
     };
-    let context = Context { config, request, environment, process, output };
+    let context = Context { config, request, environment, process, output, traces };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

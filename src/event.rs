@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub(crate) mod excerpt;
 mod number;
 mod screen;
+mod trace;
 pub(crate) mod walk;
 
 pub(crate) use number::Decimal;
@@ -24,6 +25,7 @@ pub use screen::{
     MAX_ARRAY_ELEMENTS, MAX_DEPTH, MAX_JSONB_BYTES, MAX_OBJECT_MEMBERS, MAX_PRINTED_NUMBER_BYTES,
     Screen, Unstorable,
 };
+pub(crate) use trace::TraceNote;
 
 /// An event that can be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

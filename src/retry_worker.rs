@@ -21,7 +21,7 @@ use crate::metrics::{EventCount, Metrics};
 use crate::storage::{EventStorage, SameDatabase};
 use crate::store::inbox::{self, FailedRow, MoveOutcome, Moved};
 use crate::store::{Remedy, StoreError};
-use crate::telemetry::chain;
+use crate::telemetry::{Span, chain};
 
 /// How often the worker looks by itself. Deposits of the same process tell it at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -245,7 +245,10 @@ impl RetryWorker {
         for _ in 0..BATCHES_PER_TURN {
             failpoint::hit(Place::MoveUnsent);
             let began = Instant::now();
-            match self.storage.move_batch(source_name, limit).await {
+            let span = Span::move_batch(source_name);
+            let outcome = span.around(self.storage.move_batch(source_name, limit)).await;
+            describe(&span, &outcome);
+            match outcome {
                 Ok(MoveOutcome::Moved(moved)) => {
                     failpoint::hit(Place::MoveDone);
                     report.add_moved(moved);
@@ -293,6 +296,27 @@ impl RetryWorker {
             );
         }
         Ok(exhausted)
+    }
+}
+
+/// What a trace shows of a batch. Most looks of an idle worker find nothing, and are not worth a span.
+fn describe(span: &Span, outcome: &Result<MoveOutcome, StoreError>) {
+    match outcome {
+        Ok(MoveOutcome::Moved(moved)) => {
+            span.set("outcome", "moved");
+            span.count("event_count", moved.moved_count);
+            span.count("duplicate_count", moved.duplicate_count);
+            span.count("conflict_count", moved.conflict_count);
+        }
+        Ok(MoveOutcome::Failed(row)) => {
+            span.set("outcome", "failed");
+            span.failed(&row.reason);
+        }
+        Ok(MoveOutcome::Nothing | MoveOutcome::Busy) => span.forget(),
+        Err(error) => {
+            span.set("outcome", "error");
+            span.failed(&chain(error));
+        }
     }
 }
 

@@ -1,10 +1,21 @@
-//! Logs: to standard error, as text for people or JSON for machines. Never payloads, never secrets.
+//! Logs: to standard error, as text for people or JSON for machines. Never payloads, never secrets. Traces, where the
+//! feature `otel` is compiled in: to an OpenTelemetry collector.
+
+#[cfg(feature = "otel")]
+mod trace;
+#[cfg(not(feature = "otel"))]
+#[path = "telemetry/untraced.rs"]
+mod trace;
 
 use std::error::Error;
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+pub(crate) use trace::{Span, Traces};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -15,26 +26,38 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. Without a format: text on a terminal, else JSON.
+/// Starts logging, and hands spans to `traces`. Without a format: text on a terminal, else JSON.
 ///
 /// # Errors
 ///
 /// `level` is neither a level nor a filter such as `info,sqlx=warn`.
-pub fn start(format: Option<LogFormat>, level: &str, colour: bool) -> Result<(), String> {
+pub(crate) fn start(
+    format: Option<LogFormat>,
+    level: &str,
+    colour: bool,
+    traces: &Traces,
+) -> Result<(), String> {
     // What lapin has to say comes with its errors; its traces show what goes over the wire, passwords too.
-    let filter = EnvFilter::builder().parse(format!("lapin=off,{level}")).map_err(|error| {
+    let directives = format!("lapin=off,{}{level}", trace::NO_SPANS);
+    let filter = EnvFilter::builder().parse(directives).map_err(|error| {
         format!("--log-level {level}: {error}; use error, warn, info, debug or trace")
     })?;
     let is_terminal = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
         .with_target(false);
     let format = format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
-    match format {
-        LogFormat::Text => builder.with_ansi(colour && is_terminal).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(colour && is_terminal).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    match traces.layer() {
+        Some(spans) => {
+            let lines = lines.with_filter(filter);
+            tracing_subscriber::registry().with(spans.and_then(lines)).init();
+        }
+        None => tracing_subscriber::registry().with(lines).with(filter).init(),
     }
     Ok(())
 }

@@ -33,6 +33,8 @@ mod shutdown;
 mod sources;
 mod support;
 mod tidy;
+#[cfg(feature = "otel")]
+mod tracing;
 mod traps;
 mod twin;
 mod upkeep;

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::run::Run;
 use super::{Context, Failure};
 use crate::app::{self, Role};
 use crate::database::Database;
@@ -20,12 +21,13 @@ pub(super) struct RetryWorker {
 impl RetryWorker {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         if !self.once {
-            let (roles, reread) = ([Role::RetryWorker], || context.reread());
-            return Ok(app::run(&context.config, &context.process, &roles, &reread).await?);
+            let run = Run { only: vec![Role::RetryWorker] };
+            return run.run(context).await;
         }
         let database = context.open().await?;
         let outcome = pass(&database, context).await;
         database.close().await?;
+        context.traces.flush();
         let report = outcome?;
         if self.json {
             context.output.json(&report)?;

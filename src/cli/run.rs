@@ -3,13 +3,13 @@
 use clap::Args;
 
 use super::{Context, Failure};
-use crate::app::{self, Role};
+use crate::app::{self, AppError, Role};
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Run only these parts, to split them over processes
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
-    only: Vec<Role>,
+    pub(super) only: Vec<Role>,
 }
 
 impl Run {
@@ -35,6 +35,11 @@ impl Run {
             .with_hint("add prune_every = \"1h\", or run `eventloader prune-request-log`"));
         }
         let reread = || context.reread();
-        Ok(app::run(&context.config, &context.process, &self.only, &reread).await?)
+        let running = app::run(&context.config, &context.process, &self.only, &reread);
+        let outcome = Box::pin(running).await;
+        if !matches!(outcome, Err(AppError::SecondSignal)) {
+            context.traces.flush();
+        }
+        Ok(outcome?)
     }
 }

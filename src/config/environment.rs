@@ -15,6 +15,9 @@ pub(super) const CONFIG_VARIABLE: &str = "EVENTLOADER_CONFIG";
 const DATA_DIR_VARIABLE: &str = "EVENTLOADER_DATA_DIR";
 const PG_BIN_VARIABLE: &str = "EVENTLOADER_PG_BIN";
 const NO_EMBEDDED_VARIABLE: &str = "EVENTLOADER_NO_EMBEDDED";
+/// OpenTelemetry's own variables; the others of that name are read by its SDK.
+const TRACES_TO_VARIABLES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const DEFAULT_DATA_DIR: &str = "./.eventloader";
 
 /// The variables of a process, as one value that is passed around.
@@ -147,6 +150,9 @@ pub struct ProcessConfig {
     pub in_container: bool,
     /// This program, to be started once more; its bare name where the system does not tell.
     pub program: PathBuf,
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `OTEL_EXPORTER_OTLP_ENDPOINT` is set, and neither
+    /// `OTEL_SDK_DISABLED=true` nor `OTEL_TRACES_EXPORTER=none`: traces are wanted.
+    pub wants_traces: bool,
     /// `USER` or `LOGNAME`: who acts, for the audit log. Default `unknown`.
     pub user: String,
 }
@@ -172,12 +178,22 @@ impl ProcessConfig {
                     .iter()
                     .any(|path| Path::new(path).exists()),
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("eventloader")),
+            wants_traces: wants_traces(environment),
             user: ["USER", "LOGNAME"]
                 .into_iter()
                 .find_map(|name| environment.non_empty(name))
                 .map_or_else(|| "unknown".to_owned(), |user| user.to_string_lossy().into_owned()),
         })
     }
+}
+
+fn wants_traces(environment: &Environment) -> bool {
+    let is = |name: &str, value: &str| {
+        environment.get_os(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
+    };
+    TRACES_TO_VARIABLES.into_iter().any(|name| environment.non_empty(name).is_some())
+        && !is("OTEL_SDK_DISABLED", "true")
+        && !is("OTEL_TRACES_EXPORTER", "none")
 }
 
 fn read_switch(environment: &Environment, name: &str) -> Result<bool, ConfigError> {

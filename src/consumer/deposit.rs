@@ -12,7 +12,7 @@ use crate::metrics::EventCount;
 use crate::source::queue::QueueError;
 use crate::store::message::{self, Deposited};
 use crate::store::{Remedy, StoreError, failed_to, inbox};
-use crate::telemetry::chain;
+use crate::telemetry::{Span, chain};
 
 /// Why a delivery is not stored.
 #[derive(Debug)]
@@ -253,6 +253,11 @@ impl Consumer {
         self.metrics.count(source_name, EventCount::Fetched, tally.stored);
         self.metrics.count(source_name, EventCount::Refused, tally.refused + tally.conflicts);
         self.metrics.count(source_name, EventCount::Duplicate, tally.duplicates);
+        let span = Span::current();
+        span.count("event_count", tally.stored);
+        span.count("duplicate_count", tally.duplicates);
+        span.count("refused_count", tally.refused);
+        span.count("conflict_count", tally.conflicts);
         for batch in batches {
             for gap in &batch.gaps {
                 report_gap(&batch.stream, gap);

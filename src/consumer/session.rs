@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::Consumer;
 use super::batch::{StreamBatch, sort};
 use super::deposit::NotStored;
+use crate::event::TraceNote;
 use crate::failpoint::{self, Place};
 use crate::loader::Stop;
 use crate::loader::policy::{Health, queue_policy};
@@ -15,7 +16,7 @@ use crate::mutant::{self, Mutant};
 use crate::source::queue::{BatchLimits, Delivery, QueueError, QueueSession, QueueSource};
 use crate::store::source::{self, Permission};
 use crate::store::{StoreError, message};
-use crate::telemetry::chain;
+use crate::telemetry::{Span, chain};
 
 /// Between two looks whether an operator paused or resumed the source.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -41,6 +42,7 @@ pub(super) struct Session<'a, Q> {
 struct Received<R> {
     batches: Vec<StreamBatch>,
     receipt: R,
+    span: Span,
 }
 
 /// Why a connection ended that did not fail.
@@ -219,10 +221,18 @@ impl<Q: QueueSource> Session<'_, Q> {
         session: &Q::Session,
         limits: BatchLimits,
     ) -> Result<Received<<Q::Session as QueueSession>::Receipt>, QueueError> {
-        let Delivery { messages, gaps, receipt } = session.deliver(limits).await?;
+        let Delivery { mut messages, gaps, receipt } = session.deliver(limits).await?;
         failpoint::hit(Place::Delivered);
         let Consumer { source_name, settings, .. } = &self.consumer;
-        Ok(Received { batches: sort(source_name, &settings.mapping, messages, gaps), receipt })
+        let is_empty = messages.is_empty() && gaps.is_empty();
+        let span = if is_empty { Span::none() } else { Span::delivery(source_name) };
+        if let Some(note) = span.kept_traceparent().map(TraceNote::new) {
+            for message in &mut messages {
+                note.add_to_message(&mut message.metadata);
+            }
+        }
+        let batches = sort(source_name, &settings.mapping, messages, gaps);
+        Ok(Received { batches, receipt, span })
     }
 
     /// Deposits a delivery and acknowledges it.
@@ -232,7 +242,7 @@ impl<Q: QueueSource> Session<'_, Q> {
         received: Received<<Q::Session as QueueSession>::Receipt>,
     ) -> Result<Option<End>, QueueError> {
         let consumer = &self.consumer;
-        let Received { batches, receipt } = received;
+        let Received { batches, receipt, span } = received;
         if mutant::is_on(Mutant::AcknowledgeFirst) {
             session.acknowledge(receipt).await?;
             drop(consumer.deposit(batches, &self.stop.work).await);
@@ -240,10 +250,15 @@ impl<Q: QueueSource> Session<'_, Q> {
         }
         if !batches.is_empty() {
             failpoint::hit(Place::MessagesUnsent);
-            match consumer.deposit(batches, &self.stop.work).await {
-                Ok(()) => {}
-                Err(NotStored::Stopped) => return Ok(Some(End::Stopped)),
+            match span.around(consumer.deposit(batches, &self.stop.work)).await {
+                Ok(()) => span.set("outcome", "stored"),
+                Err(NotStored::Stopped) => {
+                    span.set("outcome", "stopped");
+                    return Ok(Some(End::Stopped));
+                }
                 Err(NotStored::Rejected(error)) => {
+                    span.set("outcome", "rejected");
+                    span.failed(&error.to_string());
                     // The others may have a place for them.
                     drop(timeout(ACKNOWLEDGE_PATIENCE, session.reject(receipt)).await);
                     return Err(error);

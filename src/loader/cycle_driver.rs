@@ -12,7 +12,7 @@ use super::cycle::{
 use super::policy::{FailureClass, STORE_BACKOFF};
 use super::{LoadedSource, Loader, SLOW, Stop, pace};
 use crate::event::excerpt::excerpt;
-use crate::event::{BadEvent, Item};
+use crate::event::{BadEvent, Item, TraceNote};
 use crate::failpoint::{self, Place};
 use crate::mapping::check_order;
 use crate::metrics::{EventCount, Outcome};
@@ -22,7 +22,7 @@ use crate::source::{Page, SourceError};
 use crate::store::inbox::{self, DepositRows};
 use crate::store::request_log::ClaimRequest;
 use crate::store::{Remedy, StoreError};
-use crate::telemetry::chain;
+use crate::telemetry::{Span, chain};
 
 /// What the loop learns from a cycle.
 pub(super) struct CycleReport {
@@ -82,7 +82,10 @@ struct Driver<'a> {
     gaps: Vec<Gap>,
     failure: Option<SourceError>,
     granted: bool,
+    /// What came of the request, once it was sent.
+    outcome: Option<Outcome>,
     trouble: Option<Trouble>,
+    span: &'a Span,
 }
 
 /// Runs one cycle from the claim to its end.
@@ -91,6 +94,17 @@ pub(super) async fn run_cycle(
     source: &LoadedSource,
     token: Token,
     stop: &Stop,
+) -> CycleReport {
+    let span = Span::request(&source.source_name);
+    span.around(perform(loader, source, token, stop, &span)).await
+}
+
+async fn perform(
+    loader: &Loader,
+    source: &LoadedSource,
+    token: Token,
+    stop: &Stop,
+    span: &Span,
 ) -> CycleReport {
     let mut driver = Driver {
         loader,
@@ -106,7 +120,9 @@ pub(super) async fn run_cycle(
         gaps: Vec::new(),
         failure: None,
         granted: false,
+        outcome: None,
         trouble: None,
+        span,
     };
     let rules = source.settings.rules();
     let (mut state, mut effect) = cycle::begin(token);
@@ -140,14 +156,23 @@ impl Driver<'_> {
         };
         self.claimed_at = Instant::now();
         failpoint::hit(Place::ClaimUnsent);
-        Some(match self.loader.claim(self.source, &request).await {
+        let span = Span::claim();
+        Some(match span.around(self.loader.claim(self.source, &request)).await {
             Ok(answer) => {
-                self.granted = matches!(answer, ClaimAnswer::Granted(_));
+                if let ClaimAnswer::Granted(grant) = &answer {
+                    self.granted = true;
+                    self.span.set("request_id", grant.request_id);
+                    self.span.set("after_id", grant.after_id);
+                    span.set("outcome", "granted");
+                } else {
+                    span.forget();
+                }
                 failpoint::hit(if self.granted { Place::ClaimGranted } else { Place::ClaimDenied });
                 Event::ClaimAnswered(answer)
             }
             Err(error) => {
                 failpoint::hit(Place::ClaimLost);
+                span.set("outcome", "lost");
                 self.note_trouble(&error);
                 if !error.is_outage() {
                     tracing::warn!(
@@ -181,7 +206,9 @@ impl Driver<'_> {
         let settings = &self.source.settings;
         let source = &self.source.source;
         let state = grant.state.as_deref();
-        let fetch = source.fetch_with_state(grant.after_id, settings.batch_size, state);
+        let span = Span::fetch();
+        let fetch =
+            span.around(source.fetch_with_state(grant.after_id, settings.batch_size, state));
         let heartbeat = heartbeat(self.loader, self.source, grant.epoch);
         let outcome = tokio::select! {
             biased;
@@ -202,9 +229,15 @@ impl Driver<'_> {
             Ok(answer) => (answer, Outcome::Page),
             Err(error) => {
                 let class = error.class;
-                (self.fail(error, grant), Outcome::Failed(class))
+                let answer = self.fail(error, grant);
+                let reason = self.failure.as_ref().map_or("", |error| error.reason.as_str());
+                span.failed(reason);
+                self.span.failed(reason);
+                (answer, Outcome::Failed(class))
             }
         };
+        span.set("outcome", outcome.name());
+        self.outcome = Some(outcome);
         self.loader.metrics.requested(&self.source.source_name, outcome, took);
         Some(Event::Answered(answer, rand::random_range(0..1000)))
     }
@@ -236,6 +269,11 @@ impl Driver<'_> {
                     self.bad_events.push(BadEvent { reason, ..bad });
                 }
             }
+        }
+        if let Some(note) = self.span.kept_traceparent().map(TraceNote::new) {
+            let good = self.events.iter_mut().map(|event| &mut event.metadata);
+            let bad = self.bad_events.iter_mut().map(|event| &mut event.metadata);
+            good.chain(bad).for_each(|metadata| note.add_to(metadata));
         }
         (self.body, self.state, self.gaps) = (page.body, page.state, page.gaps);
         failpoint::hit(Place::PageAccepted);
@@ -273,8 +311,15 @@ impl Driver<'_> {
                 gaps: &self.gaps,
             };
             failpoint::hit(Place::DepositUnsent);
-            let outcome =
-                self.loader.deposit(self.source, self.known_at, grant, deposit, rows).await;
+            let span = Span::deposit();
+            let outcome = span
+                .around(self.loader.deposit(self.source, self.known_at, grant, deposit, rows))
+                .await;
+            match &outcome {
+                Ok(answer) if answer.stored == Stored::Refused => span.set("outcome", "closed"),
+                Ok(_) => span.set("outcome", "stored"),
+                Err(error) => span.failed(&chain(error)),
+            }
             match outcome {
                 Ok(answer) => {
                     failpoint::hit(Place::DepositDone);
@@ -385,8 +430,13 @@ impl Driver<'_> {
                 self.failure.as_ref().map_or("the grant was not used", |e| e.reason.as_str());
             let page = self.failure.as_ref().and_then(|e| e.page.as_deref());
             failpoint::hit(Place::CloseUnsent);
-            let outcome =
-                self.loader.close(self.source, self.known_at, grant, close, reason, page).await;
+            let span = Span::close();
+            let outcome = span
+                .around(self.loader.close(self.source, self.known_at, grant, close, reason, page))
+                .await;
+            if let Err(error) = &outcome {
+                span.failed(&chain(error));
+            }
             match outcome {
                 Ok(()) => {
                     failpoint::hit(Place::CloseDone);
@@ -428,7 +478,24 @@ impl Driver<'_> {
             Some(Trouble { error: chain(error), hint: error.hint(), is_outage: error.is_outage() });
     }
 
+    /// What a trace shows of the cycle. A claim that was denied is no request.
+    fn describe(&self, ending: &Ending) {
+        let span = self.span;
+        let outcome = match (ending, self.outcome) {
+            (Ending::Denied { .. }, _) => return span.forget(),
+            (Ending::ClaimLost(_), _) => "claim_lost",
+            (Ending::Refused, _) => "not_stored",
+            (_, Some(Outcome::Page)) if self.failure.is_some() => "unstorable",
+            (_, Some(outcome)) => outcome.name(),
+            (_, None) => "unused",
+        };
+        span.set("outcome", outcome);
+        span.count("event_count", self.events.len());
+        span.count("refused_count", self.bad_events.len());
+    }
+
     fn report(self, ending: &Ending) -> CycleReport {
+        self.describe(ending);
         let since_answer = self.known_at.map_or(Duration::ZERO, |at| at.elapsed());
         let min_interval = self.source.settings.min_interval;
         if let Ending::Denied { reason: Denial::Missing, .. } = ending {

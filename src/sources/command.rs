@@ -44,6 +44,8 @@ pub use arguments::{AFTER_ID, LIMIT, STATE};
 pub const AFTER_ID_VARIABLE: &str = "EVENTLOADER_AFTER_ID";
 /// See [`AFTER_ID_VARIABLE`].
 pub const LIMIT_VARIABLE: &str = "EVENTLOADER_LIMIT";
+/// Tells the program the trace of its request, as W3C's header of that name does.
+pub const TRACEPARENT_VARIABLE: &str = "TRACEPARENT";
 
 /// How much is kept of output that is invalid.
 const KEPT_OF_INVALID: usize = 1 << 20;

@@ -46,6 +46,7 @@ use token::{Token, Tokens};
 use crate::failpoint::{self, Place};
 use crate::mapping::Mapping;
 use crate::source::{EventSource, FailureClass, Page, SourceError};
+use crate::telemetry::Span;
 
 /// Longest time for name resolution, TCP and TLS together. Always ends before the request's own timeout: a request that
 /// ran out of time while it was connecting was never sent, and has to be told from one that may have been.
@@ -263,6 +264,10 @@ impl EventSource for HttpSource {
         let deadline = began + self.timeout;
         let token = self.token(began + self.timeout / 2).await?;
         let mut request = self.asking.request(&self.client, &self.url, after_id, limit);
+        if let Some(traceparent) = Span::current().traceparent() {
+            request = request.header("traceparent", traceparent);
+        }
+        // They replace a header of the same name: what is configured wins.
         request = request.headers(self.headers.clone());
         if let Some(token) = &token {
             request = request.bearer_auth(token.secret());

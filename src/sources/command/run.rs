@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use super::arguments::{self, Place};
 use super::exit::{self, Outcome};
 use super::stderr::{Log, Stderr};
-use super::{AFTER_ID_VARIABLE, CommandOptions, LIMIT_VARIABLE};
+use super::{AFTER_ID_VARIABLE, CommandOptions, LIMIT_VARIABLE, TRACEPARENT_VARIABLE};
 use crate::source::SourceError;
+use crate::telemetry::Span;
 
 /// Bytes that are read at once.
 const READ_LENGTH: usize = 64 << 10;
@@ -72,6 +73,7 @@ impl Run {
             .current_dir(&options.directory)
             .env_clear()
             .envs(options.inherited.iter().map(|(name, value)| (name, value)))
+            .envs(Span::current().traceparent().map(|trace| (TRACEPARENT_VARIABLE, trace)))
             .envs(options.environment.iter().map(|(name, value)| (name, value.expose_secret())))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
