@@ -34,13 +34,14 @@ chaos: setup-tests ## The fault campaign's long form: SEED=1 FAULTS=3000 SECONDS
 bench: setup-tests ## Measure, beside plain SQL and plain clients: a table here, and target/bench.json; ROWS=… picks
 	EVENTLOADER_BENCH=1 ROWS=$(ROWS) $(CARGO) test --release --locked --test eventloader_tests bench:: -- --ignored --nocapture --test-threads=1
 
-fuzz: setup ## Fuzz TARGET=page (configuration, headers, pointer, stream) for SECONDS=60
+fuzz: setup ## Fuzz TARGET=page (configuration, file, headers, pointer, stream) for SECONDS=60
 	./scripts/fuzz.sh $(or $(TARGET),page) $(or $(SECONDS),60)
 
 lint: setup ## Check format, lints and docs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy $(CHAOS) --all-targets -- -D warnings
+	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 docs: setup ## Write the pages anew that the program itself knows: docs/configuration.md, docs/check.md

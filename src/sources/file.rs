@@ -103,6 +103,16 @@ impl FileSource {
     pub fn new(options: FileOptions) -> Self {
         Self { inner: Arc::new(Inner { options, place: Mutex::new(None) }) }
     }
+
+    /// Reads a page, without a runtime. What `fuzz/` calls.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventSource::fetch_events`].
+    #[cfg(fuzzing)]
+    pub fn read(&self, after_id: i64, limit: usize) -> Result<Page, SourceError> {
+        self.inner.fetch(after_id, limit)
+    }
 }
 
 #[async_trait]

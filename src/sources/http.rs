@@ -74,10 +74,10 @@ pub struct HttpSource {
     max_page_bytes: usize,
 }
 
-/// Reads everything that says how long to wait, of a `Retry-After` or reset, a `RateLimit` and a `Date`. What `fuzz/`
-/// calls.
+/// Reads everything that says how long to wait, of a `Retry-After` or reset, a `RateLimit` and a `Date`, and answers what a
+/// refusal is followed by. What `fuzz/` calls.
 #[cfg(fuzzing)]
-pub fn read_waits([wait, limit, date]: [&[u8]; 3]) {
+pub fn read_waits([wait, limit, date]: [&[u8]; 3]) -> Option<Duration> {
     let names = ["retry-after", "x-ratelimit-reset", "x-ratelimit-remaining", "ratelimit", "date"];
     let texts = [wait, wait, limit, limit, date];
     let headers: HeaderMap = names
@@ -87,9 +87,10 @@ pub fn read_waits([wait, limit, date]: [&[u8]; 3]) {
             Some((HeaderName::from_static(name), HeaderValue::from_bytes(text).ok()?))
         })
         .collect();
-    drop(status_error(StatusCode::TOO_MANY_REQUESTS, &headers));
+    let refusal = status_error(StatusCode::TOO_MANY_REQUESTS, &headers);
     let pause = rate_limit::read(&headers, date::now_at_source(&headers)).pause();
     assert!(pause.is_none_or(|pause| !pause.is_zero()));
+    refusal.retry_after
 }
 
 /// Why an HTTP source cannot be made.
