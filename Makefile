@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 
-.PHONY: help setup setup-tests build run test chaos fuzz bench lint docs fmt
+.PHONY: help setup setup-tests setup-deny build run test chaos fuzz bench lint deny docs fmt
 
 # The program with the places where the fault campaign ends or freezes it, which no release has, and with traces.
 CHAOS := --locked --features chaos,otel
@@ -16,6 +16,9 @@ setup: ## Install a C compiler, PostgreSQL's programs and Rust, where they are m
 
 setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer, Redis, libfaketime, Prometheus; unpack RabbitMQ 4 into the user's cache
 	@./scripts/setup.sh tests
+
+setup-deny:
+	@./scripts/setup.sh deny
 
 build: setup ## Build the optimised binary, target/release/eventloader
 	$(CARGO) build --release --locked
@@ -43,6 +46,9 @@ lint: setup ## Check format, lints and docs
 	$(CARGO) clippy $(CHAOS) --all-targets -- -D warnings
 	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+deny: setup-deny ## Check the dependencies: licences, what is refused, where they come from, advisories (needs github.com)
+	@./scripts/deny.sh
 
 docs: setup ## Write the pages anew that the program itself knows: docs/configuration.md, docs/check.md
 	$(CARGO) build --locked --quiet --bin eventloader

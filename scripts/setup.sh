@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and running need and this Debian machine lacks: C and C++ compilers, PostgreSQL's programs, Rust; with
-# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, libfaketime, Prometheus, and RabbitMQ 4 in the user's cache.
+# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, libfaketime, Prometheus, and RabbitMQ 4 in the
+# user's cache; with `deny`, cargo-deny.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
 
@@ -77,3 +78,10 @@ if ! has_rust; then
 fi
 
 if [ "${1:-}" = tests ]; then "$(dirname "$0")/rabbitmq4.sh" prepare; fi
+
+# Not optimised: a check takes a second either way, and compiling it half the time.
+deny=0.20.2
+if [ "${1:-}" = deny ] && ! cargo deny --version >/dev/null 2>&1; then
+    echo "compiling cargo-deny $deny, once, for this user" >&2
+    cargo install --quiet --locked --debug "cargo-deny@$deny"
+fi

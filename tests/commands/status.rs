@@ -52,8 +52,9 @@ async fn status_tells_the_state_of_each_source_and_what_frees_it() {
         "remedy": "eventloader requests retry 2", "held_request_id": 2, "held_status": "failed",
         "last_requested_id": 20, "last_stored_id": 20, "dead_letter_count": 1, "failing_inbox_count": 0,
         "lease_owner": null, "lease_expires_at": null, "last_request_at": null, "not_before": null,
-        "part_of": null, "gap_count": 0,
+        "part_of": null, "gap_count": 0, "since": bills["since"], "inbox_waiting_since": null,
     });
+    assert!(bills["since"].is_string(), "{bills}");
     assert_eq!(*bills, want);
     assert_eq!(status["sources"][1]["state"], "ok");
 
