@@ -8,12 +8,13 @@ use crate::support::database::Database;
 use crate::support::program::{Program, signal};
 use crate::support::wait_for;
 
-const SOURCE_KEYS: [&str; 17] = [
+const SOURCE_KEYS: [&str; 19] = [
     "dead_letter_count",
     "failing_inbox_count",
     "gap_count",
     "held_request_id",
     "held_status",
+    "inbox_waiting_since",
     "last_request_at",
     "last_requested_id",
     "last_stored_id",
@@ -23,6 +24,7 @@ const SOURCE_KEYS: [&str; 17] = [
     "part_of",
     "reason",
     "remedy",
+    "since",
     "source_name",
     "state",
     "type",
