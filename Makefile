@@ -14,7 +14,7 @@ help: ## Show this list
 setup: ## Install a C compiler, PostgreSQL's programs and Rust, where they are missing
 	@./scripts/setup.sh
 
-setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer, Redis, libfaketime, Prometheus; unpack RabbitMQ 4 into the user's cache
+setup-tests: ## Install what the tests need besides: MariaDB, PgBouncer, Redis, libfaketime, Prometheus, Chromium; unpack RabbitMQ 4 into the user's cache
 	@./scripts/setup.sh tests
 
 setup-deny:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and running need and this Debian machine lacks: C and C++ compilers, PostgreSQL's programs, Rust; with
-# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, libfaketime, Prometheus, and RabbitMQ 4 in the
-# user's cache; with `deny`, cargo-deny.
+# `tests` as its argument, also the programs of MariaDB, PgBouncer and Redis, libfaketime, Prometheus, Chromium with its
+# driver, and RabbitMQ 4 in the user's cache; with `deny`, cargo-deny.
 # As root, or as a user with sudo. Does nothing where all is there.
 set -euo pipefail
 
@@ -51,6 +51,8 @@ if [ "${1:-}" = tests ]; then
     command -v redis-server >/dev/null || packages+=(redis-server)
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || packages+=(libfaketime)
     command -v prometheus >/dev/null || packages+=(prometheus)
+    # Of the same version, so both or none.
+    command -v chromedriver >/dev/null || packages+=(chromium chromium-driver)
 fi
 has_rust || packages+=(curl ca-certificates)
 if [ ${#packages[@]} -gt 0 ]; then

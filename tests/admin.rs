@@ -5,4 +5,5 @@ mod actions;
 mod alerts;
 mod health;
 mod metrics;
+mod page;
 mod service_manager;

@@ -1,6 +1,7 @@
 //! What tests stand on.
 
 pub(crate) mod admin;
+pub(crate) mod browser;
 pub(crate) mod cable;
 pub(crate) mod consuming;
 pub(crate) mod database;

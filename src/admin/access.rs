@@ -248,7 +248,13 @@ pub(super) async fn may_change(
     next: Next,
 ) -> Response {
     match state.access.may_change(request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let response = next.run(request).await;
+            if let Some((_, snapshots)) = state.running() {
+                snapshots.forget().await;
+            }
+            response
+        }
         Err(refusal) => state.access.refuse(&refusal, wants_page(request.headers())),
     }
 }

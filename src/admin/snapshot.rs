@@ -93,6 +93,14 @@ impl Snapshots {
         answer
     }
 
+    /// Something was changed: whoever reads next sees it.
+    pub(super) async fn forget(&self) {
+        let mut last = self.last.lock().await;
+        if matches!(*last, Some((_, Ok(_)))) {
+            *last = None;
+        }
+    }
+
     async fn ask(&self) -> Result<Snapshot, StoreError> {
         let failed = failed_to("connect to read the status");
         let mut connection = self.pool.acquire().await.map_err(failed)?;
