@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::sync::watch::channel as watch_channel;
+use tokio::sync::watch as watch_channel;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{AdminError, Running};
@@ -22,6 +22,7 @@ use crate::failpoint::{self, Place};
 use crate::heartbeat::Pulse;
 use crate::loader::{self, LoadedSource, Loader, Stop};
 use crate::metrics::{EventCount, Metrics};
+use crate::postgres::connections::Connections;
 use crate::retry_worker::{self, RetryWorker};
 use crate::service_manager;
 use crate::shutdown;
@@ -163,50 +164,23 @@ async fn run_on(
         return Ok(());
     };
     let Begun { loaded, consumed, worker } = begun?;
-    let (loader_changes, changes) = mpsc::channel(1);
-    let (consumer_changes, consumers_hear) = mpsc::channel(1);
-    let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
     let upkeep = upkeep(&moving, &config.request_log);
     let metrics = Arc::clone(&worker.metrics);
-    let owner = loader::new_owner();
-    tracing::info!(owner, source_count = config.sources.len(), ?roles, "eventloader is running");
     let connections = database.connections(shares.loader);
-    let consumers = Consumers {
-        connections: connections.clone(),
-        owner: owner.clone(),
-        sources: consumed,
-        changes: consumers_hear,
-        deposited: deposited.clone(),
-        metrics: Arc::clone(&metrics),
-        pulse: Pulse::new("consumers"),
-    };
-    let loader = Loader {
-        connections: connections.clone(),
-        owner,
-        sources: loaded,
-        changes,
-        concurrency: config.loader.concurrency,
-        deposited,
-        metrics: Arc::clone(&metrics),
-        pulse: Pulse::new("loader"),
-    };
-
+    let Assembled { loader, consumers, hints, heard_by, current_config } =
+        assemble(config, &connections, &metrics, loaded, consumed);
+    let owner = loader.owner.clone();
+    tracing::info!(owner, source_count = config.sources.len(), ?roles, "eventloader is running");
     let has = |role: Role| roles.is_empty() || roles.contains(&role);
-    let mut pulses = Vec::new();
-    if has(Role::Loader) {
-        pulses.extend([loader.pulse.clone(), consumers.pulse.clone()]);
-    }
-    if has(Role::RetryWorker) {
-        pulses.push(worker.pulse.clone());
-    }
-    let (config_changes, current_config) = watch_channel(Arc::new(config.clone()));
+    let of_loader = [&loader.pulse, &consumers.pulse].into_iter().filter(|_| has(Role::Loader));
+    let of_worker = has(Role::RetryWorker).then_some(&worker.pulse);
     let running = Running {
         config: current_config,
         metrics: Arc::clone(&metrics),
-        pulses: pulses.clone(),
+        pulses: of_loader.chain(of_worker).cloned().collect(),
         pool: database.share(shares.admin),
         connections: connections.clone(),
-        owner: loader.owner.clone(),
+        owner,
     };
     failpoint::hit(Place::Running);
     let worker_stop = tokio_util::sync::CancellationToken::new();
@@ -217,14 +191,9 @@ async fn run_on(
     let upkeep_task = upkeep
         .filter(|_| has(Role::Upkeep))
         .map(|upkeep| spawn_part(upkeep.run(stop.clone()), stop));
-    let _summary = spawn(summarise(Arc::clone(&metrics)));
-    let _watch = watch::begin(admin, running, pulses, metrics);
+    let _summary = spawn(summarise(metrics));
+    let _watch = watch::begin(admin, running);
 
-    let heard_by = reload::HeardBy {
-        loader: loader_changes,
-        consumers: consumer_changes,
-        config: config_changes,
-    };
     let reloading = reload::on_hangups(hangup, reread, config, &moving, heard_by);
     tokio::select! {
         biased;
@@ -243,6 +212,54 @@ async fn run_on(
     join("upkeep", upkeep_task, &stop.intake).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The parts that load, and who tells them of a changed configuration.
+struct Assembled {
+    loader: Loader,
+    consumers: Consumers,
+    hints: mpsc::Receiver<String>,
+    heard_by: reload::HeardBy,
+    current_config: watch_channel::Receiver<Arc<Config>>,
+}
+
+fn assemble(
+    config: &Config,
+    connections: &Connections,
+    metrics: &Arc<Metrics>,
+    loaded: Vec<LoadedSource>,
+    consumed: Vec<ConsumedSource>,
+) -> Assembled {
+    let (loader_changes, changes) = mpsc::channel(1);
+    let (consumer_changes, consumers_hear) = mpsc::channel(1);
+    let (config_changes, current_config) = watch_channel::channel(Arc::new(config.clone()));
+    let (deposited, hints) = mpsc::channel(HINT_CAPACITY);
+    let owner = loader::new_owner();
+    let consumers = Consumers {
+        connections: connections.clone(),
+        owner: owner.clone(),
+        sources: consumed,
+        changes: consumers_hear,
+        deposited: deposited.clone(),
+        metrics: Arc::clone(metrics),
+        pulse: Pulse::new("consumers"),
+    };
+    let loader = Loader {
+        connections: connections.clone(),
+        owner,
+        sources: loaded,
+        changes,
+        concurrency: config.loader.concurrency,
+        deposited,
+        metrics: Arc::clone(metrics),
+        pulse: Pulse::new("loader"),
+    };
+    let heard_by = reload::HeardBy {
+        loader: loader_changes,
+        consumers: consumer_changes,
+        config: config_changes,
+    };
+    Assembled { loader, consumers, hints, heard_by, current_config }
 }
 
 /// What is there before anything runs.

@@ -1,4 +1,4 @@
-//! `/metrics`: what is counted and what the database says, as Prometheus and OpenMetrics read it.
+//! `/metrics`: what is counted and what the database says, as Prometheus and `OpenMetrics` read it.
 //!
 //! Labels have few values: outcomes, states and kinds are words of this program, and sources have series of their own up to
 //! [`SOURCES_MAX`].
@@ -61,7 +61,8 @@ pub(super) async fn metrics(Given(state): Given<Arc<State>>) -> Response {
         ] {
             registry.register(name, help, histogram.clone());
         }
-        count(&mut families, running);
+        count_sources(&mut families, running);
+        count_process(&mut families, running);
         let answer = snapshots.read().await;
         if let Ok(snapshot) = answer {
             families.add("database_up", up, Kind::Gauge).of([], 1.0);
@@ -140,9 +141,9 @@ fn timestamp(at: Option<DateTime<Utc>>) -> f64 {
     at.map_or(0.0, |at| float(at.timestamp_millis()) / 1000.0)
 }
 
-/// What this process counted.
-fn count(families: &mut Families, running: &Running) {
-    use Kind::{Counter, Gauge};
+/// What this process counted of each source.
+fn count_sources(families: &mut Families, running: &Running) {
+    use Kind::Counter;
 
     for (place, (name, counted)) in running.metrics.sources().into_iter().enumerate() {
         let source = ("source", if place < SOURCES_MAX { name.as_str() } else { OTHER });
@@ -191,6 +192,12 @@ fn count(families: &mut Families, running: &Running) {
             families.add(name, help, Counter).of([source], float(counted.events(what)));
         }
     }
+}
+
+/// What this process is doing.
+fn count_process(families: &mut Families, running: &Running) {
+    use Kind::{Counter, Gauge};
+
     let hot = running.connections.usage();
     let failures = hot.failure_count + running.metrics.move_failures();
     families

@@ -7,8 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::spawn;
 use crate::admin::{Admin, AdminError, AdminHandle, Running};
 use crate::config::AdminConfig;
-use crate::heartbeat::Pulse;
-use crate::metrics::{EventCount, Metrics};
+use crate::metrics::EventCount;
 use crate::service_manager;
 use crate::telemetry::chain;
 
@@ -36,13 +35,9 @@ pub(super) async fn serve_admin(config: &AdminConfig) -> Result<Option<Served>, 
 }
 
 /// Tells those who watch that everything runs, and keeps them told as long as the answer is not dropped.
-pub(super) fn begin(
-    served: Option<&Served>,
-    running: Running,
-    pulses: Vec<Pulse>,
-    metrics: Arc<Metrics>,
-) -> [AbortOnDropHandle<()>; 2] {
+pub(super) fn begin(served: Option<&Served>, running: Running) -> [AbortOnDropHandle<()>; 2] {
     let handle = served.map(|served| served.handle.clone());
+    let (pulses, metrics) = (running.pulses.clone(), Arc::clone(&running.metrics));
     if let Some(handle) = &handle {
         handle.begin(running);
     }

@@ -56,6 +56,24 @@ async fn the_rules_pass_their_own_tests() {
     }
 }
 
+/// Those that say of what they speak.
+async fn assert_told(prometheus: &Prometheus) {
+    for (name, label, value) in [
+        ("PruneNotRunning", "job", "eventloader"),
+        ("DeadLettersPresent", "kind", "event"),
+        ("SourceGaps", "source", "good"),
+        ("EventsFailingToMove", "source", "good"),
+        ("InboxBacklogAge", "job", "eventloader"),
+        ("WindowsHeld", "source", "breaks"),
+        ("SourceRejected", "source", "busy"),
+        ("RateLimited", "source", "busy"),
+        ("PartStuck", "part", "loader"),
+    ] {
+        let labels = prometheus.wait_for(name).await;
+        assert_eq!(labels[label], value, "{labels}");
+    }
+}
+
 #[tokio::test]
 async fn every_alert_fires_when_it_should() {
     let database = Database::migrated().await;
@@ -113,20 +131,7 @@ async fn every_alert_fires_when_it_should() {
     })
     .await;
     break_what_takes_long(&database).await;
-    for (name, label, value) in [
-        ("PruneNotRunning", "job", "eventloader"),
-        ("DeadLettersPresent", "kind", "event"),
-        ("SourceGaps", "source", "good"),
-        ("EventsFailingToMove", "source", "good"),
-        ("InboxBacklogAge", "job", "eventloader"),
-        ("WindowsHeld", "source", "breaks"),
-        ("SourceRejected", "source", "busy"),
-        ("RateLimited", "source", "busy"),
-        ("PartStuck", "part", "loader"),
-    ] {
-        let labels = prometheus.wait_for(name).await;
-        assert_eq!(labels[label], value, "{labels}");
-    }
+    assert_told(&prometheus).await;
     let skewed = prometheus.wait_for("ClockSkew").await;
     assert!(late.url.ends_with(skewed["instance"].as_str().unwrap()), "{skewed}");
     prometheus.wait_for("SourceStalled").await;
