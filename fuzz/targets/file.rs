@@ -138,7 +138,9 @@ impl Log {
             for item in page.items {
                 match &item {
                     Item::Bad(bad) if bad.id.is_none() => {
-                        assert!(!bad.reason.is_empty() && !bad.reason.chars().any(char::is_control));
+                        assert!(
+                            !bad.reason.is_empty() && !bad.reason.chars().any(char::is_control)
+                        );
                         if self.nameless.insert((bad.reference.clone(), bad.body.clone())) {
                             self.items.push(item);
                         }
@@ -159,7 +161,9 @@ impl Log {
         assert_eq!(self.items.len(), wanted.len(), "{:?}\n{wanted:?}", self.items);
         for (item, wanted) in self.items.iter().zip(&wanted) {
             match (item, wanted) {
-                (Item::Bad(bad), Line::Nameless(text)) => assert_eq!((bad.id, &bad.body), (None, text)),
+                (Item::Bad(bad), Line::Nameless(text)) => {
+                    assert_eq!((bad.id, &bad.body), (None, text))
+                }
                 (item, Line::Item(wanted)) => assert_eq!(item, wanted),
                 other => panic!("{other:?}"),
             }
@@ -183,8 +187,10 @@ impl Log {
                 if is_too_long {
                     found.push(Line::Nameless(text));
                 } else if !text.is_empty() {
-                    let item = Mapping::default().item(&text);
-                    found.push(item.map_or(Line::Nameless(text), Line::Item));
+                    found.push(match Mapping::default().item(&text) {
+                        Ok(item) if item.id().is_some() => Line::Item(item),
+                        _ => Line::Nameless(text),
+                    });
                 }
             }
         }

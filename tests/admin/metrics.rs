@@ -69,7 +69,8 @@ async fn what_is_counted_is_what_the_source_saw() {
     // Ids that a broker dropped, and a pruning.
     database
         .execute(
-            "insert into eventloader.source_gap (source_name, first_id, last_id) values ('good', 7, 9)",
+            "insert into eventloader.source_gap (source_name, first_id, last_id, reason)
+             values ('good', 7, 9, 'retention')",
         )
         .await;
     assert_eq!(running.program.run(&["prune-request-log"]).await.code, Some(0));
@@ -152,7 +153,7 @@ async fn a_thousand_sources_have_series_of_their_own_and_the_rest_share_one() {
     let other = running.metric("eventloader_source_last_stored_id{source=\"_other\"}").await;
     assert_eq!(other, Some(707.0));
     let page = running.text("/").await;
-    assert!(page.contains("1101 sources") && page.contains("page 1 of 12"));
+    assert!(page.contains("1101 sources") && page.contains("Page 1 of 12"));
     assert!(running.text("/?q=s1099").await.contains("1 of 1101 sources"));
     running.stop().await;
 }

@@ -19,7 +19,7 @@ pub(crate) struct Span {
     pub(crate) service: String,
     pub(crate) name: String,
     pub(crate) trace_id: String,
-    pub(crate) span_id: String,
+    pub(crate) id: String,
     /// Empty: it has none.
     pub(crate) parent_id: String,
     pub(crate) kind: u64,
@@ -39,7 +39,7 @@ impl Span {
 
     /// Of which the header says `traceparent`.
     pub(crate) fn traceparent(&self) -> String {
-        format!("00-{}-{}-01", self.trace_id, self.span_id)
+        format!("00-{}-{}-01", self.trace_id, self.id)
     }
 }
 
@@ -159,7 +159,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
 }
 
 /// The messages in one field.
-fn all<'b>(bytes: &'b [u8], number: u64) -> Vec<&'b [u8]> {
+fn all(bytes: &[u8], number: u64) -> Vec<&[u8]> {
     let of_number = fields(bytes).into_iter().filter(|(found, _)| *found == number);
     of_number
         .map(|(_, field)| match field {
@@ -188,7 +188,7 @@ fn read_span(bytes: &[u8]) -> Span {
     for (number, field) in fields(bytes) {
         match number {
             1 => span.trace_id = field.hex(),
-            2 => span.span_id = field.hex(),
+            2 => span.id = field.hex(),
             4 => span.parent_id = field.hex(),
             5 => span.name = field.text(),
             6 => span.kind = field.number(),
