@@ -1,7 +1,7 @@
 //! The admin server: health, metrics, the status page and its API, over HTTP. It changes nothing but through
 //! [`crate::operate`] and [`crate::dead_letter`], as the command line does.
 //!
-//! Start reading at [`routes`]; `access.rs` says who may what, `snapshot.rs` what is shown and how old it may be.
+//! Start reading at `routes`; `access.rs` says who may what, `snapshot.rs` what is shown and how old it may be.
 
 mod access;
 mod actions;

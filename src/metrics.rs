@@ -26,7 +26,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them, in the order of [`SourceMetrics::outcomes`].
+    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Page,
         Self::Empty,
