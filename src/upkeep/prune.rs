@@ -16,6 +16,7 @@ use super::partition::{self, check_archive};
 use crate::failpoint::{self, Place};
 use crate::store::request_log::prune::{self, Aged, Fate, Finished, Tally};
 use crate::store::upkeep;
+use crate::telemetry::chain;
 
 /// Rows that one transaction removes: some tens of milliseconds.
 pub const BATCH_SIZE: u32 = 10_000;
@@ -139,8 +140,15 @@ impl Pruning {
                 }
             }
         }
-        if !stop.is_cancelled() {
-            upkeep::note_done(pool, upkeep::PRUNE).await?;
+        // Only for those who watch: what is pruned is pruned.
+        if !stop.is_cancelled()
+            && let Err(error) = upkeep::note_done(pool, upkeep::PRUNE).await
+        {
+            tracing::warn!(
+                error = chain(&error),
+                hint = error.hint(),
+                "that the request log was pruned is not noted"
+            );
         }
         Ok(())
     }
