@@ -306,7 +306,6 @@ mod tests {
             listen,
             token: token.map(SecretString::from),
             hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
-            ..AdminConfig::default()
         };
         Access::new(&config, listen)
     }

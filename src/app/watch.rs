@@ -17,12 +17,12 @@ pub(super) struct Served {
     _server: AbortOnDropHandle<()>,
 }
 
-/// Begins to serve. An address that is taken is an error where somebody chose it; the usual one may belong to another
-/// instance on this machine, and events are loaded without it.
+/// Begins to serve. An address that is taken is an error, but for the usual one, which may belong to another instance on
+/// this machine: then events are loaded without it.
 pub(super) async fn serve_admin(config: &AdminConfig) -> Result<Option<Served>, AdminError> {
     match Admin::bind(config).await {
         Ok(admin) => Ok(Some(Served { handle: admin.handle(), _server: spawn(admin.serve()) })),
-        Err(error) if config.listen_is_stated => Err(error),
+        Err(error) if !config.is_usual_address() => Err(error),
         Err(error) => {
             tracing::warn!(
                 error = chain(&error),

@@ -117,8 +117,6 @@ impl RetryWorkerConfig {
 pub struct AdminConfig {
     /// `listen`: IP address and port; port 0 takes a free one. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
-    /// Whether somebody said so: then an address that is taken is an error, else only a warning.
-    pub listen_is_stated: bool,
     /// `token`: who shows it may read everything and change something, at least 16 characters. Default: none, and nothing
     /// can be changed.
     pub token: Option<SecretString>,
@@ -130,10 +128,17 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            listen_is_stated: false,
             token: None,
             hosts: Vec::new(),
         }
+    }
+}
+
+impl AdminConfig {
+    /// Whether it listens where every instance does that was told nothing else. Several may be on one machine, and only
+    /// one of them gets the address.
+    pub fn is_usual_address(&self) -> bool {
+        self.listen == Self::default().listen
     }
 }
 
@@ -158,12 +163,7 @@ impl AdminConfig {
             table.report_at(&listen.origin, "listen", problem);
         }
         table.finish();
-        Self {
-            listen_is_stated: listen.is_some(),
-            listen: listen.map_or(default.listen, |listen| listen.value),
-            token,
-            hosts,
-        }
+        Self { listen: listen.map_or(default.listen, |listen| listen.value), token, hosts }
     }
 }
 

@@ -122,7 +122,7 @@ fn the_example_of_the_design_is_read() {
     assert_eq!(config.loader, LoaderConfig::default());
     assert_eq!(config.retry_worker, RetryWorkerConfig::default());
     assert_eq!(config.admin.listen, AdminConfig::default().listen);
-    assert!(config.admin.listen_is_stated && config.admin.token.is_none());
+    assert!(config.admin.is_usual_address() && config.admin.token.is_none());
     let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["orders", "audit"], "the order of the file");
     let http = http(&config);

@@ -88,7 +88,7 @@ const VALUES: &[Case] = &[
     ("[admin]\nlisten = ¦\"[::]:80\"", "admin.listen", "there is no token", "127.0.0.1"),
     ("[admin]\ntoken = ¦\"short\"", "admin.token", "found a value, not a token", "at least 16"),
     ("[admin]\ntoken = ¦\"a b c d e f g h i j\"", "admin.token", "not a token", "without spaces"),
-    ("[admin]\nhosts = [¦\"https://x\"]", "admin.hosts", "not a host name", "host alone"),
+    ("[admin]\nhosts = ¦[\"https://x\"]", "admin.hosts", "not a host name", "host alone"),
     ("[admin]\nlisten = ¦8080", "admin.listen", "found an integer", "quotes"),
     ("[sources.¦\"\"]\ntype = \"file\"\npath = \"x\"", "sources.\"\"", "an empty", "rename"),
     ("[sources.¦a]\npath = \"x\"", "sources.a.type", "missing", "add type = \"file\""),
