@@ -158,8 +158,15 @@ async fn an_address_that_is_taken_is_an_error_where_somebody_chose_it() {
 #[tokio::test]
 async fn the_usual_address_may_belong_to_another_instance() {
     let database = Database::migrated().await;
-    // Whoever has it: this test, or another program of this machine.
-    let _taken = std::net::TcpListener::bind("127.0.0.1:8080");
+    // Held by this test, as soon as no instance of another test has it; or all the time by another program of this machine.
+    let mut taken = None;
+    for _ in 0..100 {
+        taken = std::net::TcpListener::bind("127.0.0.1:8080").ok();
+        if taken.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
     let server = Server::with_events(5).await;
     let program = Program::new(&database, &http_sources(&[("api", server.url(), "")]));
     let log = std::fs::File::create(program.path("log")).unwrap();
@@ -170,4 +177,5 @@ async fn the_usual_address_may_belong_to_another_instance() {
     .await;
     assert!(program.read("log").contains("health, metrics and status are not served"));
     child.kill().await.unwrap();
+    drop(taken);
 }

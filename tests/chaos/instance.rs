@@ -89,6 +89,7 @@ impl Instance {
         };
         let mut command = self.command(&["run", "--log-level", "warn"], failpoint);
         command.env("CHAOS_LIFE", life.to_string());
+        command.env("EVENTLOADER_ADMIN__LISTEN", "127.0.0.1:0");
         if let Some(mutant) = self.world.mutant.and_then(Mutant::variable) {
             command.env("EVENTLOADER_MUTANT", mutant);
         }
