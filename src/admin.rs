@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
@@ -160,7 +160,8 @@ fn routes(state: Arc<State>) -> Router {
     let open = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .route("/login", get(page::login_form).post(access::login));
+        .route("/login", get(page::login_form).post(access::login))
+        .layer(from_fn(access::in_time));
     let read = Router::new()
         .route("/", get(page::show))
         .route("/live", get(live::live))

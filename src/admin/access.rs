@@ -19,7 +19,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::time::timeout;
 
+use super::server::CLIENT_PATIENCE;
 use super::{State, page};
 use crate::config::AdminConfig;
 
@@ -27,7 +29,7 @@ use crate::config::AdminConfig;
 const COOKIE: &str = "eventloader_session";
 /// How long a browser keeps it, in seconds: a working day.
 const COOKIE_SECONDS: u32 = 12 * 60 * 60;
-/// Wrong tokens a second, over all clients.
+/// Wrong tokens a second, over all clients. A number that is not zero, or this does not compile.
 const WRONG_TOKENS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
 /// What is asked of a request.
@@ -227,6 +229,13 @@ pub(super) async fn is_meant(
     let policy = page::content_security_policy();
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     response
+}
+
+/// Gives a request without a token as long as its head had: its body is read, too, before anybody knows who sends it.
+pub(super) async fn in_time(request: Request, next: Next) -> Response {
+    timeout(CLIENT_PATIENCE, next.run(request))
+        .await
+        .unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
 }
 
 /// Lets requests pass that may read.

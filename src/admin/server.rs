@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 /// Connections at a time; more have to wait in the kernel.
 const CONNECTIONS_MAX: usize = 128;
-/// How long the head of a request may take, and how long a connection may be idle.
-const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the head of a request may take, a request of somebody unknown as a whole, and how long a connection may be idle.
+pub(super) const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 /// The largest head of a request.
 const HEAD_MAX: usize = 16 << 10;
 /// How long a connection may last: viewers of the page come again by themselves.
@@ -43,7 +43,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router) -> Infallible {
         connections.spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_PATIENCE)
+                .header_read_timeout(CLIENT_PATIENCE)
                 .max_buf_size(HEAD_MAX)
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
             // A client that went away, or took too long, is nobody's trouble.

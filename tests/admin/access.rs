@@ -173,6 +173,16 @@ async fn clients_that_say_nothing_do_not_keep_others_out() {
     let mut rest = Vec::new();
     let closed = silent[0].read_to_end(&mut rest).await;
     assert!(closed.is_err() || rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"), "{rest:?}");
+    // A head in time, and a body that never comes.
+    let mut slow = TcpStream::connect(&address).await.unwrap();
+    let head = format!(
+        "POST /login HTTP/1.1\r\nHost: {address}\r\nContent-Length: 20\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    drop(slow.read_to_end(&mut answer).await);
+    assert!(answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
     let large = running.get("/healthz").header("x-large", "x".repeat(64 << 10)).send().await;
     assert!(large.is_err() || large.unwrap().status().is_client_error());
     let body = vec![b'x'; 1 << 20];
